@@ -1,0 +1,76 @@
+"""The seam between backbones and tasks: all that a task may ask of a backbone."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module, ABC):
+    """Turns inputs into features.
+
+    Attributes:
+        embed_dim: Width of the features.
+        pretrained: True where every weight was loaded, none drawn at random.
+        rebuild_config: The ``class_path`` and ``init_args`` that build this backbone again without the
+            source of its weights; a checkpoint stores it in place of the run's own. None where the
+            run's own configuration does.
+    """
+
+    embed_dim: int
+    pretrained: bool = False
+    rebuild_config: dict[str, Any] | None = None
+
+
+class Cache(Protocol):
+    """Keys and values of the tokens a causal backbone has seen; opaque to everyone else."""
+
+    def reorder(self, rows: Tensor) -> None:
+        """Makes row i the continuation of what was row ``rows[i]``, as beam search needs."""
+
+
+class CausalBackbone(Backbone):
+    """A backbone whose feature t depends on the inputs up to t and on nothing after.
+
+    Attributes:
+        vocab_size: Tokens it can predict; their ids are [0, vocab_size).
+        max_seq_len: Longest input, in tokens, the start token included.
+        num_layers: Blocks; the depths that ``hidden_states`` knows.
+        start_id: Id of a learned token that begins a sequence and is never predicted, or None.
+    """
+
+    vocab_size: int
+    max_seq_len: int
+    num_layers: int
+    start_id: int | None
+
+    @abstractmethod
+    def forward(self, input_ids: Tensor, *, cache: Cache | None = None) -> Tensor:
+        """Features of each token; with a cache, of tokens that follow those already in it.
+
+        Shape:
+            - input_ids: (B, T), int64 in [0, vocab_size) or start_id
+            - output: (B, T, D), D = embed_dim
+        """
+
+    @abstractmethod
+    def hidden_states(self, input_ids: Tensor, layer: int) -> Tensor:
+        """The residual stream after the first ``layer`` blocks, 0 (embeddings) to num_layers, not normalised.
+
+        Shape:
+            - input_ids: (B, T)
+            - output: (B, T, D)
+        """
+
+    @abstractmethod
+    def unembed(self, features: Tensor) -> Tensor:
+        """Logits of the next token.
+
+        Shape:
+            - features: (..., D)
+            - output: (..., vocab_size)
+        """
+
+    @abstractmethod
+    def make_cache(self, batch_size: int, max_len: int) -> Cache:
+        """An empty cache for ``batch_size`` sequences of up to ``max_len`` tokens."""

@@ -1,0 +1,240 @@
+"""What every datamodule shares: resumable loaders over splits, learned state, predictions written back."""
+
+import csv
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from lt_cli.errors import UserError
+
+SplitName = Literal["train", "val", "test", "predict"]
+Batch = dict[str, Any]
+
+
+class Split(Protocol):
+    """The rows of one split, fetched a batch at a time.
+
+    A batch is a dict; ``index`` holds the row numbers. What is drawn at random (crops, flips) is a pure
+    function of the epoch and the row, so that a resumed run sees what an uninterrupted one does.
+    """
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def batch(self, rows: Sequence[int], epoch: int) -> Batch:
+        """The rows with these numbers, as they look in this epoch."""
+        ...
+
+
+class BatchSampler:
+    """Yields (epoch, row numbers of one batch) for one rank, as a pure function of seed, epoch and rank.
+
+    The rows of an epoch stand in one order for all ranks; every global batch is a run of
+    ``batch_size * world_size`` of them, shared out evenly. So a run resumes in the middle of an epoch under
+    any number of processes. In training, the fewer than ``world_size`` rows that cannot be shared out
+    evenly at the end of an epoch are left to another epoch's order; in evaluation every row comes once.
+
+    Args:
+        num_rows: Rows of the split.
+        batch_size: Rows of one batch of one rank.
+        shuffle: Whether the order changes from epoch to epoch; otherwise rows come in their own order.
+        even: Whether all ranks must get equally many batches and rows, as training needs.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, *, num_rows: int, batch_size: int, shuffle: bool, even: bool, seed: int, rank: int, world_size: int
+    ) -> None:
+        """Starts at epoch 0, row 0."""
+        self.num_rows = num_rows - num_rows % world_size if even else num_rows
+        self.global_batch_size = batch_size * world_size
+        self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
+        self.total_rows = num_rows
+        self.epoch = 0
+        self.start_row = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order comes next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches that this rank has in a whole epoch."""
+        full, rest = divmod(self.num_rows, self.global_batch_size)
+        return full + (rest > self.rank)
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        """This rank's share of each global batch from ``start_row`` on."""
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.total_rows, generator=generator)
+        else:
+            order = torch.arange(self.total_rows)
+        for first in range(self.start_row, self.num_rows, self.global_batch_size):
+            rows = order[first : min(first + self.global_batch_size, self.num_rows)]
+            if share := rows.tensor_split(self.world_size)[self.rank].tolist():
+                yield self.epoch, share
+
+
+class _Rows(Dataset[Batch]):
+    """A split as torch's DataLoader wants it: one item is a whole batch."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> Batch:
+        epoch, rows = key
+        return self.split.batch(rows, epoch)
+
+
+class Loader:
+    """Batches of one split; iterating after ``load_state_dict`` goes on in the middle of the epoch.
+
+    Not a subclass of torch's DataLoader but a user of it: Lightning rebuilds DataLoaders in predict, under
+    DDP and when overfitting, and leaves any other iterable as it is.
+
+    Args:
+        split: The rows.
+        sampler: The order.
+        num_workers: Processes that fetch batches; 0 fetches in this one.
+        pin_memory: Whether batches are put where a GPU copies from fastest.
+    """
+
+    def __init__(self, split: Split, sampler: BatchSampler, *, num_workers: int = 0, pin_memory: bool = False) -> None:
+        """Starts at row 0."""
+        self.sampler = sampler
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Rows(split),
+            sampler=sampler,  # type: ignore[arg-type]  # its items are batches of row numbers, on purpose
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # of its own, so that iterating draws nothing from the global one
+        )
+        self._state = {"epoch": 0, "rows": 0}
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches that the current epoch still has."""
+        resumed = self._state["rows"] if self._state["epoch"] == self.sampler.epoch else 0
+        rows = self.sampler.start_row = resumed if resumed < self.sampler.num_rows else 0
+        self._state = {"epoch": self.sampler.epoch, "rows": rows}
+        for batch in self._loader:
+            rows = min(rows + self.sampler.global_batch_size, self.sampler.num_rows)
+            self._state = {"epoch": self.sampler.epoch, "rows": rows}
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and number of rows handed out in it, over all processes."""
+        return dict(self._state)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next iteration over the same epoch begin after the rows already handed out."""
+        self._state = dict(state)
+
+
+class DataModule(LightningDataModule, ABC):
+    """Files to batches, and predictions back to files.
+
+    A subclass fills ``splits`` in ``setup``; what it learns from the training data (label names, palette,
+    tokenizer) goes through ``state_dict``, and ``setup`` never overwrites what was loaded.
+
+    Args:
+        batch_size: Rows per batch and process.
+        num_workers: Processes that fetch batches; 0 fetches in the training process.
+
+    Attributes:
+        splits: The rows of each split, by name.
+        vocab_size: Distinct tokens the data holds, or None where it has none.
+        max_seq_len: Longest sequence of tokens, or None.
+        label_names: Class names in the order of their indices, or None.
+    """
+
+    vocab_size: int | None = None
+    max_seq_len: int | None = None
+    label_names: list[str] | None = None
+
+    def __init__(self, *, batch_size: int = 64, num_workers: int = 0) -> None:
+        """Checks the sizes; reads nothing."""
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"batch_size ({batch_size}) must be at least 1")
+        if num_workers < 0:
+            raise UserError(f"num_workers ({num_workers}) must not be negative")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.splits: dict[SplitName, Split] = {}
+
+    @abstractmethod
+    def setup(self, stage: str) -> None:
+        """Fills ``splits`` for Lightning's stage fit, validate, test or predict; cheap, on every process."""
+
+    def describe(self) -> list[str]:
+        """Lines for the page before the first step: sizes, label counts, sample rows."""
+        return [f"{name}: {len(split):,} rows" for name, split in self.splits.items()]
+
+    def write_predictions(self, columns: dict[str, list[Any]], directory: Path, format: Literal["csv", "jsonl"]) -> list[Path]:
+        """Writes one row per prediction, in input order, and returns the files it wrote.
+
+        Args:
+            columns: Equally long columns, ``index`` among them.
+            directory: An existing directory.
+            format: ``csv`` or ``jsonl``.
+        """
+        path = directory / f"predictions.{format}"
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        with path.open("w", encoding="utf-8", newline="") as file:
+            if format == "csv":
+                writer = csv.DictWriter(file, fieldnames=list(columns))
+                writer.writeheader()
+                writer.writerows(rows)
+            else:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return [path]
+
+    def loader(self, name: SplitName) -> Loader:
+        """The one place where a split becomes batches, for every stage and number of processes."""
+        if name not in self.splits:
+            raise UserError(f"{type(self).__name__} has no {name!r} split; it has {sorted(self.splits)}")
+        trainer = self.trainer
+        training = name == "train"
+        sampler = BatchSampler(
+            num_rows=len(self.splits[name]),
+            batch_size=self.batch_size,
+            shuffle=training and not (trainer and trainer.overfit_batches),
+            even=training,
+            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        return Loader(self.splits[name], sampler, num_workers=self.num_workers, pin_memory=on_gpu)
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled batches of ``train``."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> Loader:
+        """Batches of ``val``, in order."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> Loader:
+        """Batches of ``test``, in order."""
+        return self.loader("test")
+
+    def predict_dataloader(self) -> Loader:
+        """Batches of ``predict``, in order."""
+        return self.loader("predict")

@@ -1,0 +1,68 @@
+"""Parameter groups and schedules that every task uses."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lt_cli.errors import UserError
+
+OptimizerFactory = Callable[[Iterable], Optimizer]  # type: ignore[type-arg]  # jsonargparse reads it as it stands
+ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Two groups: weight matrices, which decay as the optimiser says, and all else, which never does.
+
+    Norms, biases, embeddings and other parameters of one dimension do not decay. Frozen parameters are in
+    their group from the start, so that a thaw changes no group. A tied weight counts as an embedding.
+    """
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    decay, no_decay = [], []
+    for parameter in module.parameters():
+        (no_decay if parameter.ndim < 2 or id(parameter) in embeddings else decay).append(parameter)
+    groups = [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+class WarmupCosine(LRScheduler):
+    """Linear warm-up, then half a cosine, one step at a time (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983).
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        total_steps: Optimiser steps of the whole run; comes from the trainer.
+        warmup_steps: Optimiser steps until the peak; fewer than the run has.
+        final_ratio: Learning rate at the end, as a fraction of the peak.
+
+    Raises:
+        UserError: If the warm-up is not shorter than the run, or final_ratio is outside [0, 1].
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 100, final_ratio: float = 0.0) -> None:
+        """Sets the learning rate of step 0."""
+        if not 0 <= warmup_steps < total_steps:
+            raise UserError(
+                f"warmup_steps ({warmup_steps}) must be at least 0 and less than the run's {total_steps} optimiser steps: "
+                f"set --model.schedule.warmup_steps={total_steps // 10} or train longer"
+            )
+        if not 0 <= final_ratio <= 1:
+            raise UserError(f"final_ratio ({final_ratio}) must be between 0 and 1")
+        self.total_steps, self.warmup_steps, self.final_ratio = total_steps, warmup_steps, final_ratio
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        """Learning rates of the current step; the first step already has one, the last is just above the end."""
+        step = self.last_epoch
+        if step < self.warmup_steps:
+            factor = (step + 1) / (self.warmup_steps + 1)
+        else:
+            progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+            factor = self.final_ratio + (1 - self.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+        return [base * factor for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Only where it stands: lengths and peaks are the configuration's, also when a run is resumed."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}

@@ -1,0 +1,241 @@
+"""What every task shares: one step for all stages, metrics, optimiser, checks against the data, checkpoint content."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric, MetricCollection
+
+from lt_cli.version import VERSION
+from lt_cli.backbones.base import Backbone, CausalBackbone
+from lt_cli.data.base import Batch, DataModule
+from lt_cli.errors import UserError
+from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine, parameter_groups
+
+Stage = Literal["train", "val", "test"]
+MetricFactories = dict[str, Callable[[int], Metric]]
+
+CHECKPOINT_FORMAT = 1
+"""Counts changes of what a checkpoint holds; every later version reads every earlier format."""
+
+
+class Task(LightningModule, ABC):
+    """A backbone, a head, a loss, metrics, and what predict returns.
+
+    A subclass writes ``step`` and ``predict_step``, and ``build`` where it has a head.
+
+    Args:
+        backbone: Inputs to features.
+        optimizer: Built from the parameter groups; norms, biases and embeddings do not decay.
+        schedule: Built from the optimiser and the run's number of optimiser steps, stepped at each of them;
+            null keeps the learning rate.
+
+    Attributes:
+        monitor: The metric that says which checkpoint is best, and whether less or more is better.
+        run_config: The run's whole configuration in plain types, which checkpoints hold; the command line sets it.
+    """
+
+    monitor: tuple[str, Literal["min", "max"]] = ("val/loss", "min")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerFactory = torch.optim.AdamW,
+        schedule: ScheduleFactory | None = WarmupCosine,
+    ) -> None:
+        """Stores its parts; heads come in ``build``."""
+        super().__init__()
+        self.backbone = backbone
+        self.optimizer_factory = optimizer
+        self.schedule_factory = schedule
+        self.run_config: dict[str, Any] | None = None
+        self.metrics = nn.ModuleDict()
+        self._built = False
+        self._has_trained_weights = False
+        self._group_settings: list[list[dict[str, Any]]] = []
+
+    @abstractmethod
+    def step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        """Everything that one batch yields, without side effects.
+
+        Returns:
+            ``loss``, other scalars to log under their names, and ``scores`` (B, C) with ``labels`` (B,) for
+            the metrics where there are any.
+        """
+
+    @abstractmethod
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Plain columns, one entry per row: ``index`` and what the task says of it."""
+
+    def build(self, data: DataModule) -> None:
+        """Makes what depends on the data, such as a head as wide as its labels; called once."""
+
+    def problems(self, data: DataModule) -> list[str]:
+        """What the data and the backbone disagree on, each with the override to add."""
+        if not isinstance(self.backbone, CausalBackbone):
+            return []
+        found = []
+        option = "--model.backbone.init_args"
+        if data.vocab_size is not None and data.vocab_size != self.backbone.vocab_size:
+            found.append(
+                f"the data has {data.vocab_size} tokens, the backbone a vocabulary of {self.backbone.vocab_size}: "
+                f"add {option}.vocab_size={data.vocab_size}"
+            )
+        if data.max_seq_len is not None and data.max_seq_len > self.backbone.max_seq_len:
+            found.append(
+                f"the data has sequences of {data.max_seq_len} tokens, the backbone takes {self.backbone.max_seq_len}: "
+                f"add {option}.max_seq_len={data.max_seq_len}"
+            )
+        return found
+
+    def make_metrics(self, factories: MetricFactories, size: int) -> None:
+        """Makes one set of metrics per stage, in ``build``; logged as ``val/<name>`` and the like."""
+        for stage in ("train", "val", "test"):
+            self.metrics[f"{stage}_metrics"] = MetricCollection(
+                {name: factory(size) for name, factory in factories.items()}, prefix=f"{stage}/"
+            )
+
+    def setup(self, stage: str) -> None:
+        """Checks backbone against data, all at once, before anything is built."""
+        data = self.data
+        if data is not None and (found := self.problems(data)):
+            raise UserError("; ".join(found))
+
+    @property
+    def data(self) -> DataModule | None:
+        """The trainer's datamodule, where it is one of ours."""
+        data = self.trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
+        return data if isinstance(data, DataModule) else None
+
+    def configure_model(self) -> None:
+        """Lightning's hook for ``build``; runs before each of fit, validate, test and predict, builds once."""
+        if not self._built and self.data is not None:
+            self.build(self.data)
+            self._built = True
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch; logged at the trainer's interval only, as each log costs 0.2 ms."""
+        return self._step_and_log(batch, "train", log=self.global_step % self.trainer.log_every_n_steps == 0)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch; the epoch's mean is logged."""
+        return self._step_and_log(batch, "val", log=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch; the mean over the test set is logged."""
+        return self._step_and_log(batch, "test", log=True)
+
+    def _step_and_log(self, batch: Batch, stage: Stage, *, log: bool) -> Tensor:
+        outputs = self.step(batch, stage)
+        if log:
+            scores, labels = outputs.pop("scores", None), outputs.pop("labels", None)
+            self.log_dict(
+                {f"{stage}/{name}": value.detach() for name, value in outputs.items()},
+                prog_bar=True,
+                on_step=stage == "train",
+                on_epoch=stage != "train",
+                sync_dist=stage != "train",
+                batch_size=len(batch["index"]),
+            )
+            if scores is not None and f"{stage}_metrics" in self.metrics:
+                metrics = self.metrics[f"{stage}_metrics"]
+                if stage == "train":
+                    self.log_dict(metrics(scores.detach(), labels), prog_bar=True, on_step=True, on_epoch=False)
+                    metrics.reset()
+                else:
+                    metrics.update(scores, labels)
+                    self.log_dict(metrics, prog_bar=True, on_step=False, on_epoch=True)
+        return outputs["loss"]
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimiser over the parameter groups, and the schedule per optimiser step."""
+        optimizer = self.optimizer_factory(parameter_groups(self))
+        self._group_settings = [_settings(optimizer)]
+        config: OptimizerLRSchedulerConfig = {"optimizer": optimizer}
+        if self.schedule_factory is not None:
+            total_steps = self.trainer.estimated_stepping_batches
+            if total_steps == float("inf"):
+                raise UserError(
+                    "a schedule needs the run's length: set --trainer.max_steps or --trainer.max_epochs, "
+                    "or --model.schedule=null for a constant learning rate"
+                )
+            schedule = self.schedule_factory(optimizer, int(total_steps))
+            config["lr_scheduler"] = {"scheduler": schedule, "interval": "step"}
+        return config
+
+    def on_fit_start(self) -> None:
+        """From here on the weights are trained ones."""
+        self._has_trained_weights = True
+
+    def on_validation_start(self) -> None:
+        """Refuses to score weights that nobody trained."""
+        self._refuse_untrained()
+
+    def on_test_start(self) -> None:
+        """Refuses to score weights that nobody trained."""
+        self._refuse_untrained()
+
+    def on_predict_start(self) -> None:
+        """Refuses to predict with weights that nobody trained."""
+        self._refuse_untrained()
+
+    def _refuse_untrained(self) -> None:
+        own = {id(p) for p in self.parameters()} - {id(p) for p in self.backbone.parameters()}
+        if not self._has_trained_weights and (own or not self.backbone.pretrained):
+            raise UserError(
+                f"the weights of {type(self).__name__} are untrained: give --ckpt_path=best, last or a file"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds format, version, the run's configuration, and the optimiser settings it stands for."""
+        config = copy.deepcopy(self.run_config)
+        if config is not None and self.backbone.rebuild_config is not None:
+            config["model"]["init_args"]["backbone"] = copy.deepcopy(self.backbone.rebuild_config)
+        checkpoint["lt_cli"] = {
+            "format": CHECKPOINT_FORMAT,
+            "version": VERSION,
+            "config": config,
+            "optimizer_settings": self._group_settings,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes that the weights come from a file, and with which optimiser settings they were trained."""
+        self._has_trained_weights = True
+        self._loaded_settings = checkpoint.get("lt_cli", {}).get("optimizer_settings")
+
+    def on_train_start(self) -> None:
+        """Lets the configuration beat the checkpoint on resume, the learning rate included, and says so.
+
+        Only what changed is written, as a schedule may have moved the rest.
+        """
+        loaded = getattr(self, "_loaded_settings", None)
+        if not loaded:
+            return
+        for optimizer, old_groups, new_groups in zip(
+            self.trainer.optimizers, loaded, self._group_settings, strict=True
+        ):
+            for group, old, new in zip(optimizer.param_groups, old_groups, new_groups, strict=True):
+                for name in (n for n in new if n in old and old[n] != new[n]):
+                    rank_zero_info(f"resuming with {name} {new[name]} (was {old[name]})")
+                    group[name] = new[name] if name != "lr" else group["lr"] * new["lr"] / old["lr"]
+                    if name == "lr" and "initial_lr" in group:
+                        group["initial_lr"] = new["lr"]
+        for config in self.trainer.lr_scheduler_configs:
+            if hasattr(config.scheduler, "base_lrs"):
+                config.scheduler.base_lrs = [g["initial_lr"] for g in config.scheduler.optimizer.param_groups]
+
+
+def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The plain hyper-parameters of each group."""
+    plain = (bool, int, float, str, tuple, list, type(None))
+    return [
+        {name: value for name, value in group.items() if name != "params" and isinstance(value, plain)}
+        for group in optimizer.param_groups
+    ]

@@ -1,0 +1,3 @@
+"""The version, in one place: packages, checkpoints and pages say it."""
+
+VERSION = "0.1.0"
