@@ -6,16 +6,24 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lt_cli.errors import UserError
 
 SplitName = Literal["train", "val", "test", "predict"]
 Batch = dict[str, Any]
+
+
+def run_seed() -> int:
+    """The seed of this run, which ``--seed_everything`` sets on every process; 0 where nothing did."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 class Split(Protocol):
@@ -31,6 +39,21 @@ class Split(Protocol):
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
         """The rows with these numbers, as they look in this epoch."""
+        ...
+
+
+@runtime_checkable
+class PictureData(Protocol):
+    """What a task over pixel tokens asks of its data.
+
+    Attributes:
+        image_shape: Height and width of the pictures; None before ``setup``.
+    """
+
+    image_shape: tuple[int, int] | None
+
+    def to_images(self, tokens: Tensor) -> NDArray[np.uint8]:
+        """Tokens (..., H * W) to pictures (..., H, W, C)."""
         ...
 
 
@@ -186,7 +209,13 @@ class DataModule(LightningDataModule, ABC):
         """Lines for the page before the first step: sizes, label counts, sample rows."""
         return [f"{name}: {len(split):,} rows" for name, split in self.splits.items()]
 
-    def write_predictions(self, columns: dict[str, list[Any]], directory: Path, format: Literal["csv", "jsonl"]) -> list[Path]:
+    def preview(self, batch: Batch, directory: Path) -> list[str]:
+        """Lines that show a batch as the model sees it; may write pictures into the run's directory."""
+        return []
+
+    def write_predictions(
+        self, columns: dict[str, list[Any]], directory: Path, format: Literal["csv", "jsonl"]
+    ) -> list[Path]:
         """Writes one row per prediction, in input order, and returns the files it wrote.
 
         Args:
@@ -216,7 +245,7 @@ class DataModule(LightningDataModule, ABC):
             batch_size=self.batch_size,
             shuffle=training and not (trainer and trainer.overfit_batches),
             even=training,
-            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),
+            seed=run_seed(),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )

@@ -57,6 +57,7 @@ class Task(LightningModule, ABC):
         self.schedule_factory = schedule
         self.run_config: dict[str, Any] | None = None
         self.metrics = nn.ModuleDict()
+        self._data: DataModule | None = None
         self._built = False
         self._has_trained_weights = False
         self._group_settings: list[list[dict[str, Any]]] = []
@@ -110,9 +111,14 @@ class Task(LightningModule, ABC):
 
     @property
     def data(self) -> DataModule | None:
-        """The trainer's datamodule, where it is one of ours."""
-        data = self.trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
+        """The datamodule: the trainer's, or the one attached; None where it is not one of ours."""
+        data = self._trainer.datamodule if self._trainer is not None else self._data  # type: ignore[attr-defined]
         return data if isinstance(data, DataModule) else None
+
+    def attach(self, data: DataModule) -> None:
+        """Stands in for a trainer outside one: gives the task its data and builds what depends on it."""
+        self._data = data
+        self.configure_model()
 
     def configure_model(self) -> None:
         """Lightning's hook for ``build``; runs before each of fit, validate, test and predict, builds once."""

@@ -1,0 +1,237 @@
+"""A causal transformer over tokens, as image GPT and GPT-2 are built.
+
+B: rows, T: tokens, D: embed_dim, H: num_heads, K: D / H, V: vocab_size.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lt_cli.backbones.base import Cache, CausalBackbone
+from lt_cli.errors import UserError
+
+Activation = Literal["quick_gelu", "gelu_tanh", "gelu"]
+Norm = Literal["rmsnorm", "layernorm"]
+
+
+class KeyValueCache:
+    """One key and one value tensor per layer, allocated once and filled from the left."""
+
+    def __init__(self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor) -> None:
+        """Allocates tensors of ``shape`` (B, H, max_len, K) with the device and dtype of ``like``."""
+        self.keys = [like.new_empty(shape) for _ in range(num_layers)]
+        self.values = [like.new_empty(shape) for _ in range(num_layers)]
+        self.length = 0
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores new keys and values and returns all so far; ``length`` moves once, after the last layer."""
+        end = self.length + key.shape[2]
+        self.keys[layer][:, :, self.length : end] = key
+        self.values[layer][:, :, self.length : end] = value
+        if layer == len(self.keys) - 1:
+            self.length = end
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Makes row i the continuation of what was row ``rows[i]``."""
+        for tensors in (self.keys, self.values):
+            for tensor in tensors:
+                tensor[:, :, : self.length] = tensor[rows, :, : self.length]
+
+
+class Attention(nn.Module):
+    """Causal self-attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762) through torch's fused kernels."""
+
+    def __init__(self, *, embed_dim: int, num_heads: int, bias: bool, dropout: float) -> None:
+        """One matrix for queries, keys and values, one for the output."""
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
+        self.out = nn.Linear(embed_dim, embed_dim, bias=bias)
+
+    def forward(self, x: Tensor, cache: KeyValueCache | None, layer: int) -> Tensor:
+        """(B, T, D) to (B, T, D); with a cache, T tokens after those in it."""
+        batch, length, _ = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        past = 0
+        if cache is not None:
+            past = cache.length
+            k, v = cache.extend(layer, k, v)
+        mask = None
+        if past and length > 1:
+            mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
+        dropout = self.dropout if self.training else 0.0
+        # is_causal aligns queries with the first keys, so it only fits an empty cache
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=not past and length > 1)
+        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+
+
+class MLP(nn.Module):
+    """Two layers, four times as wide inside."""
+
+    def __init__(self, *, embed_dim: int, activation: Activation, bias: bool) -> None:
+        """Widens, then narrows."""
+        super().__init__()
+        self.activation = activation
+        self.up = nn.Linear(embed_dim, 4 * embed_dim, bias=bias)
+        self.down = nn.Linear(4 * embed_dim, embed_dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        x = self.up(x)
+        if self.activation == "quick_gelu":
+            x = x * torch.sigmoid(1.702 * x)
+        else:
+            x = F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        return self.down(x)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: the residual stream itself is never normalised."""
+
+    def __init__(
+        self, *, embed_dim: int, num_heads: int, norm: Norm, activation: Activation, bias: bool, dropout: float
+    ) -> None:
+        """Attention, then MLP, each behind its own norm."""
+        super().__init__()
+        self.attention_norm = make_norm(norm, embed_dim, bias)
+        self.attention = Attention(embed_dim=embed_dim, num_heads=num_heads, bias=bias, dropout=dropout)
+        self.mlp_norm = make_norm(norm, embed_dim, bias)
+        self.mlp = MLP(embed_dim=embed_dim, activation=activation, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, cache: KeyValueCache | None, layer: int) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache, layer))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+def make_norm(norm: Norm, embed_dim: int, bias: bool) -> nn.Module:
+    """The norm of the paper (a gain, no mean, no bias) or of GPT-2."""
+    return nn.RMSNorm(embed_dim, eps=1e-5) if norm == "rmsnorm" else nn.LayerNorm(embed_dim, eps=1e-5, bias=bias)
+
+
+class GPT(CausalBackbone):
+    """Causal pre-norm transformer, image GPT's by default (Chen et al. 2020, https://openai.com/index/image-gpt).
+
+    With ``norm=layernorm activation=gelu_tanh bias=true tie_embeddings=true start_token=false`` it is GPT-2.
+    Weights start as published: N(0, 0.02), residual projections divided by sqrt(2 num_layers), positions
+    N(0, 0.01), the output at zero, so that the first loss is ln V.
+
+    Args:
+        vocab_size: Tokens it predicts, such as the colours of a palette.
+        max_seq_len: Longest input, in tokens, the start token included.
+        embed_dim: Feature width; a multiple of num_heads.
+        num_heads: Attention heads per block.
+        num_layers: Blocks.
+        norm: rmsnorm (a gain, no mean, no bias) as in image GPT, or layernorm as in GPT-2.
+        activation: quick_gelu as in image GPT, gelu_tanh as in GPT-2, or the exact gelu.
+        bias: Whether linear layers and layer norms add a bias.
+        dropout: Probability of dropping an attention weight, a residual or an embedding, in training.
+        tie_embeddings: Whether the output reuses the token embeddings.
+        start_token: Whether there is a learned token that begins a sequence, so that the first token is predicted too.
+
+    Shape:
+        - input_ids: (B, T), int64 in [0, V), or V for the start token; T <= max_seq_len
+        - output: (B, T, D)
+
+    Raises:
+        UserError: If a size is below 1, embed_dim is not a multiple of num_heads, dropout is outside [0, 1),
+            or an input is longer than max_seq_len.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        max_seq_len: int,
+        embed_dim: int = 512,
+        num_heads: int = 8,
+        num_layers: int = 24,
+        norm: Norm = "rmsnorm",
+        activation: Activation = "quick_gelu",
+        bias: bool = False,
+        dropout: float = 0.0,
+        tie_embeddings: bool = False,
+        start_token: bool = True,
+    ) -> None:
+        """Builds and initialises all weights."""
+        super().__init__()
+        sizes = {
+            "vocab_size": vocab_size,
+            "max_seq_len": max_seq_len,
+            "embed_dim": embed_dim,
+            "num_heads": num_heads,
+            "num_layers": num_layers,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise UserError(f"{name} ({size}) must be at least 1")
+        if embed_dim % num_heads:
+            raise UserError(f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads})")
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout ({dropout}) must be at least 0 and less than 1")
+        self.vocab_size, self.max_seq_len, self.embed_dim = vocab_size, max_seq_len, embed_dim
+        self.num_heads, self.num_layers = num_heads, num_layers
+        self.start_id = vocab_size if start_token else None
+
+        self.token_embedding = nn.Embedding(vocab_size + start_token, embed_dim)
+        self.position_embedding = nn.Embedding(max_seq_len, embed_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(embed_dim=embed_dim, num_heads=num_heads, norm=norm, activation=activation, bias=bias, dropout=dropout)
+            for _ in range(num_layers)
+        )
+        self.norm = make_norm(norm, embed_dim, bias)
+        self.output = None if tie_embeddings else nn.Linear(embed_dim, vocab_size, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Every parameter's start, in one place; norms keep gain 1 and bias 0."""
+        residual_std = 0.02 / math.sqrt(2 * self.num_layers)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=residual_std if name.endswith(("attention.out", "mlp.down")) else 0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.position_embedding.weight, std=0.01)
+        if self.output is not None:
+            nn.init.zeros_(self.output.weight)
+
+    def forward(self, input_ids: Tensor, *, cache: Cache | None = None) -> Tensor:
+        """Features of each token, ready for ``unembed``."""
+        assert cache is None or isinstance(cache, KeyValueCache)
+        x = self._run_blocks(input_ids, self.num_layers, cache)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def hidden_states(self, input_ids: Tensor, layer: int) -> Tensor:
+        """The residual stream after ``layer`` blocks; later blocks are not computed."""
+        if not 0 <= layer <= self.num_layers:
+            raise UserError(f"layer ({layer}) must be between 0 and num_layers ({self.num_layers})")
+        return self._run_blocks(input_ids, layer, None)
+
+    def _run_blocks(self, input_ids: Tensor, num_layers: int, cache: KeyValueCache | None) -> Tensor:
+        past = cache.length if cache is not None else 0
+        end = past + input_ids.shape[1]
+        if end > self.max_seq_len:
+            raise UserError(f"a sequence of {end} tokens is longer than max_seq_len ({self.max_seq_len})")
+        positions = self.position_embedding.weight[past:end]
+        x: Tensor = self.dropout(self.token_embedding(input_ids) + positions)
+        for layer, block in enumerate(self.blocks[:num_layers]):
+            x = block(x, cache, layer)
+        return x
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """Logits of the next token."""
+        weight = self.token_embedding.weight[: self.vocab_size] if self.output is None else self.output.weight
+        return F.linear(features, weight)
+
+    def make_cache(self, batch_size: int, max_len: int) -> KeyValueCache:
+        """An empty cache, in the dtype and on the device of the weights."""
+        shape = (batch_size, self.num_heads, max_len, self.embed_dim // self.num_heads)
+        return KeyValueCache(self.num_layers, shape, like=self.position_embedding.weight)

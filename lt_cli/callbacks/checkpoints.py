@@ -1,0 +1,96 @@
+"""Two checkpoints per run, always there: best.ckpt and last.ckpt."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from lt_cli.errors import UserError
+
+
+class Checkpoints(Checkpoint):
+    """Saves last.ckpt at every epoch's end, at intervals and when asked; best.ckpt when validation improves.
+
+    A callback of its own, as ModelCheckpoint cannot do both: its last checkpoint follows its best.
+
+    Args:
+        every_minutes: Time between two last.ckpt within an epoch; 0 saves at every optimiser step.
+    """
+
+    def __init__(self, every_minutes: float = 10.0) -> None:
+        """Saves nothing yet."""
+        if every_minutes < 0:
+            raise UserError(f"every_minutes ({every_minutes}) must not be negative")
+        self.every_minutes = every_minutes
+        self.best_score: float | None = None
+        self._saved_at = time.monotonic()
+        self._step_at_save = 0
+
+    @staticmethod
+    def path(trainer: Trainer, which: str) -> Path:
+        """Where best or last lies in the trainer's run."""
+        directory = trainer.log_dir or trainer.default_root_dir
+        return Path(directory) / "checkpoints" / f"{which}.ckpt"
+
+    def save_last(self, trainer: Trainer) -> Path:
+        """Writes last.ckpt; called on all processes."""
+        path = self.path(trainer, "last")
+        trainer.save_checkpoint(path)
+        self._saved_at = time.monotonic()
+        return path
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The clock starts with the training."""
+        self._saved_at = time.monotonic()
+        self._step_at_save = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves between two optimiser steps only, as a checkpoint holds no gathered gradients."""
+        if trainer.fast_dev_run or trainer.global_step == self._step_at_save:
+            return
+        self._step_at_save = trainer.global_step
+        due = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
+            self.save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Every epoch leaves a last.ckpt."""
+        if not trainer.fast_dev_run:
+            self.save_last(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the best of what validation has seen."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:
+            return
+        name, mode = pl_module.monitor  # type: ignore[misc]
+        if name not in trainer.callback_metrics:
+            raise UserError(
+                f"monitor of {type(pl_module).__name__} is {name!r}, which validation did not log; "
+                f"it logged {sorted(trainer.callback_metrics)}"
+            )
+        score = float(trainer.callback_metrics[name])
+        if self.best_score is None or (score < self.best_score if mode == "min" else score > self.best_score):
+            self.best_score = score
+            trainer.save_checkpoint(self.path(trainer, "best"))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says where everything is."""
+        if trainer.fast_dev_run:
+            return
+        for which in ("best", "last"):
+            if (path := self.path(trainer, which)).is_file():
+                score = f" ({pl_module.monitor[0]} {self.best_score:.4f})" if which == "best" else ""  # type: ignore[index]
+                rank_zero_info(f"{which} checkpoint: {path}{score}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The score to beat."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A resumed run keeps its score to beat."""
+        self.best_score = state_dict["best_score"]

@@ -1,0 +1,66 @@
+"""Predictions to disk, in input order, whatever the number of processes."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lt_cli.data.base import DataModule
+from lt_cli.errors import UserError
+
+
+class PredictionWriter(Callback):
+    """Gathers what predict returns and lets the data write it in its own format.
+
+    Args:
+        format: csv or jsonl, where the data has no format of its own.
+        directory: Where to write; null for predictions/<time>/ in the checkpoint's run.
+    """
+
+    def __init__(self, format: Literal["csv", "jsonl"] = "csv", directory: str | None = None) -> None:
+        """Gathers nothing yet."""
+        self.format = format
+        self.directory = directory
+        self._columns: dict[str, list[Any]] = {}
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the columns of one batch."""
+        if not isinstance(outputs, dict) or "index" not in outputs:
+            raise UserError(f"predict_step of {type(pl_module).__name__} must return columns, index among them")
+        for name, values in outputs.items():
+            self._columns.setdefault(name, []).extend(values.tolist() if isinstance(values, Tensor) else values)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings the columns of all processes to the first, sorts them, and writes."""
+        columns, self._columns = _gather(self._columns), {}
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or not columns or not isinstance(data, DataModule):
+            return
+        order = sorted(range(len(columns["index"])), key=columns["index"].__getitem__)
+        columns = {name: [values[i] for i in order] for name, values in columns.items()}
+        run = Path(trainer.log_dir or trainer.default_root_dir)
+        directory = Path(self.directory) if self.directory else run / "predictions" / time.strftime("%Y-%m-%d_%H-%M-%S")
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in data.write_predictions(columns, directory, self.format):
+            rank_zero_info(f"predictions: {path}")
+
+
+def _gather(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """All processes' columns, one after the other, on the first process."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return columns
+    parts: list[dict[str, list[Any]]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, columns)
+    return {name: [value for part in parts for value in part.get(name, [])] for name in parts[0]}

@@ -1,0 +1,65 @@
+"""Ctrl-C and SIGTERM end a run between two steps, with a checkpoint, and say how to go on."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lt_cli.callbacks.checkpoints import Checkpoints
+
+
+class Stopped(SystemExit):
+    """A run that a signal ended, its checkpoint safe; the exit code is 128 + the signal's number."""
+
+    def __init__(self, number: int, message: str) -> None:
+        """Keeps the message for whoever prints it."""
+        super().__init__(128 + number)
+        self.message = message
+
+
+class Signals(Callback):
+    """Finishes the step that a signal interrupts, saves last.ckpt, and stops; a second Ctrl-C stops at once.
+
+    Args:
+        checkpoints: Saves.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        """Listens to nothing yet."""
+        self.checkpoints = checkpoints
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts to listen, where this is the main thread."""
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+        except ValueError:  # signals reach the main thread only
+            self._previous.clear()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The place between two steps; all processes stop together."""
+        stop = self._received is not None
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if not stop:
+            return
+        number = self._received or signal.SIGTERM
+        if trainer.fast_dev_run:
+            raise Stopped(number, "stopped by a signal; fast_dev_run keeps no checkpoint")
+        path = self.checkpoints.save_last(trainer)
+        raise Stopped(number, f"stopped at step {trainer.global_step}; go on with: fit --ckpt_path={path}")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

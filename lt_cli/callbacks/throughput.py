@@ -1,0 +1,36 @@
+"""How fast training goes."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Throughput(Callback):
+    """Logs train/tokens_per_second, or train/rows_per_second where a batch has no tokens, over all processes.
+
+    Only training steps count: validation, checkpoints and pictures in between do not slow the figure.
+    """
+
+    def __init__(self) -> None:
+        """Counts nothing yet."""
+        self._seconds, self._count = 0.0, 0
+        self._began = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Starts the step's clock."""
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Logs the mean since the last log, at the trainer's interval."""
+        if not isinstance(batch, dict):
+            return
+        self._seconds += time.perf_counter() - self._began
+        unit = "tokens" if "input_ids" in batch else "rows"
+        self._count += batch["input_ids"].numel() if unit == "tokens" else len(batch["index"])
+        if trainer.global_step % trainer.log_every_n_steps == 0 and self._seconds:
+            rate = self._count * trainer.world_size / self._seconds
+            pl_module.log(f"train/{unit}_per_second", rate, batch_size=1)
+            self._seconds, self._count = 0.0, 0

@@ -1,0 +1,151 @@
+"""What a checkpoint holds, where runs keep them, and how they are written and read without loss or risk."""
+
+import contextlib
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from lt_cli.errors import UserError
+from lt_cli.tasks.base import CHECKPOINT_FORMAT, Task
+
+RUNS = "runs"
+"""Where runs go unless ``--trainer.default_root_dir`` says otherwise: <root>/<config's name>/<time>/."""
+
+
+class CheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, syncs, renames; reads plain types and tensors only, never code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+        """Leaves either the new file or the old one, whole, whatever happens in between."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        part = target.with_name(target.name + ".part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            with contextlib.suppress(OSError):
+                part.unlink()
+            cause = error if isinstance(error, OSError) else error.__context__ or error
+            kept = f"; {target} is the last good checkpoint" if target.exists() else ""
+            raise UserError(f"the checkpoint {target} could not be written: {cause}{kept}") from error
+
+    def load_checkpoint(self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads what ``read`` reads; ``weights_only`` has no say, as a checkpoint is never trusted with code."""
+        return read(path)
+
+
+def read(path: _PATH) -> dict[str, Any]:
+    """The content of a checkpoint.
+
+    Raises:
+        UserError: If there is no such file, it is truncated or not a checkpoint, it holds anything but plain
+            types and tensors, or its format is of a later version.
+    """
+    if "://" not in str(path) and not Path(path).is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = TorchCheckpointIO().load_checkpoint(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a checkpoint of tensors and plain types, or holds code, which is never run"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{path} is truncated or no checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a training checkpoint: it has no state_dict")
+    if (found := checkpoint.get("lt_cli", {}).get("format", 0)) > CHECKPOINT_FORMAT:
+        raise UserError(f"{path} has format {found}, this version reads up to {CHECKPOINT_FORMAT}: update lt_cli")
+    return checkpoint
+
+
+def run_config(checkpoint: dict[str, Any], path: _PATH) -> dict[str, Any]:
+    """The configuration of the run that wrote a checkpoint.
+
+    Raises:
+        UserError: If it holds none, having been written outside the command line.
+    """
+    config: dict[str, Any] | None = checkpoint.get("lt_cli", {}).get("config")
+    if config is None:
+        raise UserError(f"{path} holds no configuration (it was not written by lt_cli's command line): give --config")
+    return config
+
+
+def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Path | None:
+    """The file meant by ``best``, ``last``, a path, or a directory of runs.
+
+    Args:
+        which: ``best`` or ``last`` of the newest run under ``root`` that has one; a file; or a directory, for
+            the best checkpoint of the newest run in it.
+        root: The directory of all runs.
+        name: Only runs of the config of this name.
+
+    Returns:
+        The file, which need not exist where a path was given; None where no run has one.
+    """
+    if which in ("best", "last"):
+        return _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
+    if Path(which).is_dir():
+        return _newest(Path(which).glob("**/checkpoints/best.ckpt"))
+    return Path(which)
+
+
+def _newest(paths: Any) -> Path | None:
+    """The checkpoint of the run that began last: runs are named by their time."""
+    return max(paths, key=lambda path: path.parent.parent.name, default=None)
+
+
+def run_of(path: Path) -> Path | None:
+    """The run's directory that a checkpoint lies in, or None where it lies elsewhere."""
+    return path.parent.parent if path.parent.name == "checkpoints" else None
+
+
+def restore_data(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:
+    """Gives a datamodule what it learned in the run, before ``setup``."""
+    if state := checkpoint.get(type(data).__qualname__):
+        data.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, back in Python: the task in eval mode with its weights, and its data with what it learned."""
+
+    task: Task
+    data: LightningDataModule
+
+
+def load(path: str | Path) -> Run:
+    """The task and the data of a checkpoint, from the file alone; data is read once its ``setup`` is called.
+
+    Args:
+        path: A checkpoint, or a directory of runs for the best one of the newest.
+    """
+    file = find(str(path))
+    if file is None:
+        raise UserError(f"there is no best checkpoint under {path}")
+    checkpoint = read(file)
+    config = run_config(checkpoint, file)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Task, "model")
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    parts = parser.instantiate_classes(parser.parse_object({name: config[name] for name in ("model", "data")}))
+    task, data = parts.model, parts.data
+    restore_data(data, checkpoint)
+    task.attach(data)
+    task.on_load_checkpoint(checkpoint)
+    task.load_state_dict(checkpoint["state_dict"])
+    return Run(task.eval(), data)

@@ -1,0 +1,167 @@
+"""The command line: fit, validate, test and predict, built from the typed signatures of tasks and datamodules."""
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lt_cli.arguments import SUBCOMMANDS, Invocation, arrange
+from lt_cli.callbacks.checkpoints import Checkpoints
+from lt_cli.callbacks.exact_resume import ExactResume
+from lt_cli.callbacks.first_page import FirstPage
+from lt_cli.callbacks.freeze import Freeze
+from lt_cli.callbacks.prediction_writer import PredictionWriter
+from lt_cli.callbacks.sample_images import SampleImages
+from lt_cli.callbacks.signals import Signals, Stopped
+from lt_cli.callbacks.throughput import Throughput
+from lt_cli.callbacks.weight_noise import WeightNoise
+from lt_cli.checkpoint import CheckpointIO, read, restore_data, run_of
+from lt_cli.errors import UserError, tidy
+from lt_cli.loggers import run_loggers
+from lt_cli.tasks.base import Task
+
+FLAGS: dict[str, type[Callback]] = {"freeze": Freeze, "weight_noise": WeightNoise, "sample_images": SampleImages}
+"""Callbacks with options of their own; any other class goes into ``--trainer.callbacks``."""
+
+TRACEBACK = "LT_CLI_TRACEBACK"
+"""Environment variable: set it to see the traceback behind a one-line error."""
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one line and exceptions."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises what the user did wrong, without the usage of five hundred options."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise UserError(tidy(message)) from ex
+
+
+class CLI(LightningCLI):
+    """One run: its parsed configuration, its task, its data, its trainer."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        """Parses, builds, and runs the subcommand."""
+        self.invocation = invocation
+        strict = {"allow_abbrev": False}
+        super().__init__(
+            Task,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            parser_kwargs={**strict, **{command: dict(strict) for command in SUBCOMMANDS}},
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=invocation.args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's four; ``weights_only`` is no option, as checkpoints are never trusted with code."""
+        return {command: skipped | {"weights_only"} for command, skipped in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Callbacks that are always there, and those that an option of their own switches on."""
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        for name, callback in FLAGS.items():
+            parser.add_argument(f"--{name}", type=callback | None, default=None, help=callback.__doc__)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses, whatever stands in sys.argv."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the configuration is the only source, and ``arrange`` has taken the checkpoint's into it."""
+
+    def instantiate_classes(self) -> None:
+        """Builds task, data and trainer; a constructor's refusal is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (UserError, MisconfigurationException):
+            raise
+        except (ValueError, OSError, ImportError) as error:
+            root: BaseException = error
+            while root.__cause__ is not None:
+                root = root.__cause__
+            raise UserError(str(root)) from error
+        self._dump_config()
+        self.model.run_config = {k: v for k, v in self.config_dump.items() if k not in ("config", "ckpt_path")}
+        if self.invocation.ckpt_path is not None:
+            restore_data(self.datamodule, read(self.invocation.ckpt_path))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer whose logs, checkpoints and predictions lie in one directory."""
+        config = self.config_init[self.subcommand]
+        trainer_config = {**config.trainer, **kwargs}
+        run = self._run_directory()
+        checkpoints = config.checkpoints
+        callbacks = [config[name] for name in FLAGS if config[name] is not None]
+        callbacks += [checkpoints, config.predictions, ExactResume(), Throughput(), Signals(checkpoints)]
+        if self.subcommand == "fit":
+            callbacks += [FirstPage(), SaveConfigCallback(self._parser("fit"), self.config["fit"], overwrite=True)]
+        if trainer_config["logger"] is None or trainer_config["logger"] is True:
+            trainer_config["logger"] = run_loggers(run)
+        if trainer_config["logger"]:
+            callbacks.append(LearningRateMonitor("step"))
+        given = trainer_config["callbacks"] or []
+        given = given if isinstance(given, list) else [given]
+        if trainer_config["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in given):
+            callbacks.append(RichProgressBar(refresh_rate=10))
+        trainer_config["callbacks"] = [*given, *callbacks]
+        trainer_config["default_root_dir"] = run
+        trainer_config["plugins"] = [*_as_list(trainer_config["plugins"]), CheckpointIO()]
+        return self.trainer_class(**trainer_config)
+
+    def _run_directory(self) -> Path:
+        """The checkpoint's run, or a new one named by the time; Lightning lets the first process decide."""
+        ckpt_path = self.invocation.ckpt_path
+        if ckpt_path is not None and (run := run_of(ckpt_path)) is not None:
+            return run
+        return self.invocation.root / self.invocation.name / time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def run(args: list[str]) -> CLI:
+    """Runs a command line from Python: tests, notebooks, sweeps.
+
+    Args:
+        args: As in the shell, from the subcommand on.
+
+    Returns:
+        The finished run, with ``trainer``, ``model``, ``datamodule`` and ``config``.
+
+    Raises:
+        UserError: If the user can mend it.
+        SystemExit: After --help and --print_config.
+    """
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    return CLI(arrange(args))
+
+
+def main() -> None:
+    """Runs the shell's command line; a mistake is one line on stderr and exit code 2, a failed run exit code 1."""
+    try:
+        run(sys.argv[1:])
+    except Stopped as stopped:
+        print(stopped.message, file=sys.stderr)
+        sys.exit(stopped.code)
+    except (UserError, MisconfigurationException, OSError) as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        print(f"error: {tidy(str(error))}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, OSError) else 2)

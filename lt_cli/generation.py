@@ -1,0 +1,121 @@
+"""Sampling from any causal backbone, with a cache, a batch at a time, reproducible row by row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lt_cli.backbones.base import CausalBackbone
+from lt_cli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Args:
+        temperature: Divides the logits; below 1 is more cautious, 0 always takes the likeliest token.
+        top_k: Only the k likeliest tokens are candidates; null for all.
+        top_p: Only the likeliest tokens that together reach this probability are candidates (Holtzman et al.
+            2019, https://arxiv.org/abs/1904.09751); null for all.
+        seed: Same seed and same row, same sample, whatever the batch, the device and the number of processes.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if self.temperature < 0:
+            raise UserError(f"temperature ({self.temperature}) must not be negative")
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"top_k ({self.top_k}) must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UserError(f"top_p ({self.top_p}) must be above 0 and at most 1")
+
+    def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """The token of each row at which its cumulative distribution passes a uniform number.
+
+        Shape:
+            - logits: (B, V)
+            - uniforms: (B,), in [0, 1)
+            - output: (B,)
+        """
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        probabilities = self.distribution(logits)
+        cumulative = probabilities.cumsum(-1)
+        total = cumulative[:, -1]
+        # rounding must not lift the target to the total, beyond the last candidate
+        target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+        return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(1)
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """Probabilities after temperature, top-k and top-p.
+
+        Shape:
+            - logits, output: (B, V)
+        """
+        logits = logits.float() / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            smallest = logits.topk(self.top_k, dim=-1).values[:, -1:]
+            logits = logits.masked_fill(logits < smallest, float("-inf"))
+        if self.top_p is not None and self.top_p < 1:
+            ordered, order = logits.sort(descending=True, dim=-1)
+            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            dropped = (before >= self.top_p).scatter(-1, order, before >= self.top_p)
+            logits = logits.masked_fill(dropped, float("-inf"))
+        return logits.softmax(-1)
+
+
+def row_uniforms(seed: int, rows: Sequence[int], num_tokens: int) -> Tensor:
+    """Uniform numbers (B, num_tokens) that depend on the seed and each row's number alone."""
+    generator = torch.Generator()
+    return torch.stack(
+        [torch.rand(num_tokens, generator=generator.manual_seed(seed * 1_000_003 + row)) for row in rows]
+    )
+
+
+@torch.no_grad()
+def generate(
+    backbone: CausalBackbone, prompt: Tensor, num_tokens: int, sampling: Sampling, rows: Sequence[int]
+) -> Tensor:
+    """Continues each prompt by ``num_tokens`` tokens: one pass over the prompts, then one token at a time.
+
+    The backbone is used as it stands: put it in eval mode first, or dropout takes part.
+
+    Args:
+        backbone: Any causal backbone.
+        prompt: At least one token each, the start token where the backbone has one.
+        num_tokens: New tokens.
+        sampling: How each is chosen.
+        rows: The number of each row, which its random numbers depend on.
+
+    Shape:
+        - prompt: (B, T)
+        - output: (B, num_tokens), in [0, vocab_size)
+
+    Raises:
+        UserError: If prompt and continuation exceed max_seq_len; the last token need not fit.
+    """
+    batch_size, prompt_len = prompt.shape
+    longest = prompt_len + num_tokens - 1
+    if longest > backbone.max_seq_len:
+        raise UserError(
+            f"a prompt of {prompt_len} and {num_tokens} new tokens exceed max_seq_len ({backbone.max_seq_len})"
+        )
+    output = prompt.new_empty(batch_size, num_tokens)
+    if not num_tokens:
+        return output
+    uniforms = row_uniforms(sampling.seed, rows, num_tokens).to(prompt.device)
+    cache = backbone.make_cache(batch_size, longest)
+    step = prompt
+    for position in range(num_tokens):
+        features = backbone(step, cache=cache)[:, -1]
+        token = sampling.choose(backbone.unembed(features), uniforms[:, position])
+        output[:, position] = token
+        step = token[:, None]
+    return output

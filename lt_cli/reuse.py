@@ -1,0 +1,51 @@
+"""Parts of a finished run as parts of a new one, chosen by class_path, with no size said again."""
+
+import copy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lt_cli.backbones.base import CausalBackbone
+from lt_cli.checkpoint import find, load, read, run_config
+from lt_cli.data.palette import Palette
+from lt_cli.errors import UserError
+
+
+def causal_backbone(path: str) -> CausalBackbone:
+    """The backbone of a checkpoint, with its weights.
+
+    Args:
+        path: A checkpoint, or a directory of runs, such as runs/igpt_digits, for the best one of the newest.
+    """
+    file = find(path)
+    if file is None:
+        raise UserError(f"there is no best checkpoint under {path}")
+    backbone = load(file).task.backbone
+    if not isinstance(backbone, CausalBackbone):
+        raise UserError(f"the backbone of {file} is a {type(backbone).__name__}, not a causal one")
+    backbone.rebuild_config = copy.deepcopy(run_config(read(file), file)["model"]["init_args"]["backbone"])
+    return backbone.train()
+
+
+class CheckpointPalette(Palette):
+    """The palette that the data of a checkpoint learned.
+
+    Args:
+        path: A checkpoint, or a directory of runs for the best one of the newest.
+    """
+
+    learned = False
+
+    def __init__(self, path: str) -> None:
+        """Reads nothing."""
+        self.path = path
+
+    def fit(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The colours (K, C), whatever the pictures."""
+        file = find(self.path)
+        if file is None:
+            raise UserError(f"there is no best checkpoint under {self.path}")
+        for part in read(file).values():
+            if isinstance(part, dict) and "centroids" in part:
+                return part["centroids"].numpy()  # type: ignore[no-any-return]
+        raise UserError(f"the data of {file} has no palette")

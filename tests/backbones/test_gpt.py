@@ -1,0 +1,178 @@
+"""GPT against transformers' models with the same weights, and its cache against the full forward."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, ImageGPTConfig, ImageGPTForCausalImageModeling
+
+from lt_cli.backbones.gpt import GPT
+from lt_cli.errors import UserError
+
+VOCAB, LENGTH, WIDTH, HEADS, LAYERS = 11, 20, 24, 3, 2
+
+
+def small_gpt(**overrides: Any) -> GPT:
+    sizes = {"vocab_size": VOCAB, "max_seq_len": LENGTH, "embed_dim": WIDTH, "num_heads": HEADS, "num_layers": LAYERS}
+    return GPT(**{**sizes, **overrides})
+
+
+def randomise(module: nn.Module, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+
+
+def transplant(theirs: nn.Module, ours: GPT) -> None:
+    """Copies weights from a transformers model; its Conv1D stores matrices transposed."""
+    source = dict(theirs.named_parameters())
+
+    def copy(target: Tensor | None, name: str, *, transpose: bool = False) -> None:
+        if target is not None:
+            with torch.no_grad():
+                target.copy_(source[name].T if transpose else source[name])
+
+    copy(ours.token_embedding.weight, "transformer.wte.weight")
+    copy(ours.position_embedding.weight, "transformer.wpe.weight")
+    pairs = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
+    matrices = {"attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
+    for i, block in enumerate(ours.blocks):
+        for mine, name in pairs.items():
+            copy(block.get_submodule(mine).weight, f"transformer.h.{i}.{name}.weight")
+            copy(getattr(block.get_submodule(mine), "bias", None), f"transformer.h.{i}.{name}.bias")
+        for mine, name in matrices.items():
+            copy(block.get_submodule(mine).weight, f"transformer.h.{i}.{name}.weight", transpose=True)
+            copy(block.get_submodule(mine).bias, f"transformer.h.{i}.{name}.bias")
+    copy(ours.norm.weight, "transformer.ln_f.weight")
+    copy(getattr(ours.norm, "bias", None), "transformer.ln_f.bias")
+    if ours.output is not None:
+        copy(ours.output.weight, "lm_head.weight")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_paper_block_equals_transformers_image_gpt(bias: bool) -> None:
+    config = ImageGPTConfig(vocab_size=VOCAB + 1, n_positions=LENGTH, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS)
+    theirs = ImageGPTForCausalImageModeling(config).eval()
+    randomise(theirs)
+    if not bias:
+        for name, parameter in theirs.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+    ours = small_gpt(bias=bias).eval()
+    transplant(theirs, ours)
+    tokens = torch.randint(VOCAB + 1, (3, LENGTH))
+    torch.testing.assert_close(ours.unembed(ours(tokens)), theirs(tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_gpt2_block_equals_transformers_gpt2() -> None:
+    config = GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS)
+    theirs = GPT2LMHeadModel(config).eval()
+    randomise(theirs)
+    ours = small_gpt(norm="layernorm", activation="gelu_tanh", bias=True, tie_embeddings=True, start_token=False).eval()
+    transplant(theirs, ours)
+    tokens = torch.randint(VOCAB, (3, LENGTH))
+    torch.testing.assert_close(ours.unembed(ours(tokens)), theirs(tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_residual_stream_is_not_normalised() -> None:
+    """The reference code's block adds to LN(x); doubling what enters a block must show in what leaves it."""
+    gpt = small_gpt().eval()
+    x = torch.randn(1, 4, WIDTH)
+    block = gpt.blocks[0]
+    nn.init.zeros_(block.attention.out.weight)
+    nn.init.zeros_(block.mlp.down.weight)
+    torch.testing.assert_close(block(2 * x, None, 0), 2 * x)
+
+
+@pytest.mark.parametrize("length", [1, 2, LENGTH - 1, LENGTH])
+@pytest.mark.parametrize("prefill", [1, 5])
+def test_cache_equals_full_forward_at_every_length(length: int, prefill: int) -> None:
+    gpt = small_gpt().eval()
+    randomise(gpt)
+    tokens = torch.randint(VOCAB, (2, length))
+    cache = gpt.make_cache(2, length)
+    prefill = min(prefill, length)
+    parts = [gpt(tokens[:, :prefill], cache=cache)]
+    parts += [gpt(tokens[:, i : i + 1], cache=cache) for i in range(prefill, length)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), gpt(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_cache_takes_several_tokens_at_once() -> None:
+    gpt = small_gpt().eval()
+    randomise(gpt)
+    tokens = torch.randint(VOCAB, (2, 9))
+    cache = gpt.make_cache(2, 9)
+    parts = [gpt(tokens[:, :4], cache=cache), gpt(tokens[:, 4:9], cache=cache)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), gpt(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_reordered_cache_continues_the_chosen_rows() -> None:
+    gpt = small_gpt().eval()
+    randomise(gpt)
+    tokens = torch.randint(VOCAB, (3, 5))
+    cache = gpt.make_cache(3, 6)
+    gpt(tokens, cache=cache)
+    cache.reorder(torch.tensor([2, 2, 0]))
+    following = torch.tensor([[1], [2], [3]])
+    expected = gpt(torch.cat([tokens[[2, 2, 0]], following], dim=1))[:, -1:]
+    torch.testing.assert_close(gpt(following, cache=cache), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_features_depend_on_the_past_only() -> None:
+    gpt = small_gpt().eval()
+    randomise(gpt)
+    tokens = torch.randint(VOCAB, (1, 8))
+    changed = tokens.clone()
+    changed[0, 5:] = (changed[0, 5:] + 1) % VOCAB
+    difference = (gpt(tokens) - gpt(changed)).abs().amax(dim=(0, 2))
+    assert difference[:5].max() < 1e-6
+    assert difference[5:].min() > 1e-3
+
+
+def test_start_token_is_an_input_and_never_a_prediction() -> None:
+    gpt = small_gpt()
+    assert gpt.start_id == VOCAB
+    assert gpt.unembed(gpt(torch.full((1, 1), VOCAB))).shape == (1, 1, VOCAB)
+    assert small_gpt(start_token=False).token_embedding.num_embeddings == VOCAB
+
+
+def test_weights_start_as_published() -> None:
+    gpt = small_gpt(embed_dim=192, num_layers=4, vocab_size=200, max_seq_len=300)
+    assert gpt.token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert gpt.position_embedding.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert gpt.blocks[0].attention.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert gpt.blocks[3].attention.out.weight.std().item() == pytest.approx(0.02 / math.sqrt(8), rel=0.05)
+    assert gpt.blocks[3].mlp.down.weight.std().item() == pytest.approx(0.02 / math.sqrt(8), rel=0.05)
+    logits = gpt.unembed(gpt(torch.randint(200, (2, 10))))
+    assert logits.abs().max() == 0
+
+
+def test_hidden_states_are_the_stream_between_blocks() -> None:
+    gpt = small_gpt().eval()
+    randomise(gpt)
+    tokens = torch.randint(VOCAB, (2, 6))
+    states = [gpt.hidden_states(tokens, layer) for layer in range(LAYERS + 1)]
+    torch.testing.assert_close(gpt.blocks[0](states[0], None, 0), states[1])
+    torch.testing.assert_close(gpt.norm(states[-1]), gpt(tokens))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"embed_dim": 10, "num_heads": 4}, r"embed_dim \(10\) must be divisible by num_heads \(4\)"),
+        ({"num_layers": 0}, r"num_layers \(0\) must be at least 1"),
+        ({"dropout": 1.0}, r"dropout \(1.0\)"),
+    ],
+)
+def test_impossible_sizes_are_named(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small_gpt(**overrides)
+
+
+def test_too_long_a_sequence_is_named() -> None:
+    with pytest.raises(UserError, match=rf"{LENGTH + 1} tokens is longer than max_seq_len \({LENGTH}\)"):
+        small_gpt()(torch.zeros(1, LENGTH + 1, dtype=torch.long))
+    with pytest.raises(UserError, match=r"layer \(3\) must be between 0 and num_layers \(2\)"):
+        small_gpt().hidden_states(torch.zeros(1, 2, dtype=torch.long), 3)

@@ -1,0 +1,106 @@
+"""Sampling against plain loops over full forwards."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from lt_cli.backbones.gpt import GPT
+from lt_cli.errors import UserError
+from lt_cli.generation import Sampling, generate, row_uniforms
+
+VOCAB, LENGTH = 7, 12
+
+
+@pytest.fixture
+def gpt() -> GPT:
+    torch.manual_seed(0)
+    gpt = GPT(vocab_size=VOCAB, max_seq_len=LENGTH, embed_dim=16, num_heads=2, num_layers=2).eval()
+    for parameter in gpt.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return gpt
+
+
+def slow_generate(gpt: GPT, prompt: torch.Tensor, num_tokens: int, sampling: Sampling, row: int) -> list[int]:
+    """One row, no cache, the inverse of the distribution function as a loop."""
+    tokens = prompt.tolist()
+    uniforms = row_uniforms(sampling.seed, [row], num_tokens)[0].tolist()
+    for uniform in uniforms:
+        logits = gpt.unembed(gpt(torch.tensor([tokens])))[0, -1]
+        if sampling.temperature == 0:
+            tokens.append(int(logits.argmax()))
+            continue
+        probabilities = (logits.double() / sampling.temperature).softmax(0).tolist()
+        order = sorted(range(VOCAB), key=lambda token: -probabilities[token])
+        kept, mass = [], 0.0
+        for rank, token in enumerate(order):
+            if sampling.top_k is not None and rank >= sampling.top_k:
+                break
+            kept.append(token)
+        total = sum(probabilities[token] for token in kept)
+        nucleus = []
+        for token in kept:
+            if sampling.top_p is None or mass / total < sampling.top_p:
+                nucleus.append(token)
+            mass += probabilities[token]
+        total, below = sum(probabilities[token] for token in nucleus), 0.0
+        for token in sorted(nucleus):
+            below += probabilities[token] / total
+            if below > uniform:
+                break
+        tokens.append(token)
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"temperature": 0.0}, {"temperature": 0.6}, {"top_k": 2}, {"top_p": 0.5}, {"top_k": 4, "top_p": 0.7, "seed": 3}],
+)
+def test_cached_batch_equals_slow_loop(gpt: GPT, settings: dict[str, Any]) -> None:
+    sampling = Sampling(**settings)
+    prompt = torch.randint(VOCAB, (4, 3))
+    rows = [5, 0, 9, 2]
+    output = generate(gpt, prompt, 8, sampling, rows)
+    expected = [slow_generate(gpt, prompt[i], 8, sampling, row) for i, row in enumerate(rows)]
+    assert output.tolist() == expected
+
+
+def test_a_row_does_not_depend_on_its_batch(gpt: GPT) -> None:
+    prompt = torch.randint(VOCAB, (3, 2))
+    together = generate(gpt, prompt, 6, Sampling(), [0, 1, 2])
+    alone = generate(gpt, prompt[1:2], 6, Sampling(), [1])
+    assert together[1].tolist() == alone[0].tolist()
+    other_seed = generate(gpt, prompt, 6, Sampling(seed=1), [0, 1, 2])
+    assert together.tolist() != other_seed.tolist()
+
+
+def test_samples_follow_the_distribution() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, float("-inf")]]).expand(20_000, -1)
+    tokens = Sampling().choose(logits, torch.rand(20_000, generator=torch.Generator().manual_seed(0)))
+    frequencies = torch.bincount(tokens, minlength=4) / 20_000
+    torch.testing.assert_close(frequencies, logits[0].softmax(0), atol=0.01, rtol=0)
+
+
+def test_no_token_outside_the_candidates_at_the_edges() -> None:
+    logits = torch.tensor([[0.0, 0.0, float("-inf")]])
+    almost_one = torch.tensor([1 - 2**-24])
+    assert Sampling().choose(logits, almost_one).item() == 1
+    assert Sampling().choose(torch.tensor([[float("-inf"), 0.0, 0.0]]), torch.zeros(1)).item() == 1
+
+
+def test_whole_context_can_be_filled(gpt: GPT) -> None:
+    prompt = torch.full((2, 1), gpt.start_id or 0)
+    tokens = generate(gpt, prompt, LENGTH, Sampling(), [0, 1])
+    assert tokens.shape == (2, LENGTH)
+    assert tokens.max() < VOCAB
+    with pytest.raises(UserError, match=rf"prompt of 1 and {LENGTH + 1} new tokens exceed max_seq_len \({LENGTH}\)"):
+        generate(gpt, prompt, LENGTH + 1, Sampling(), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"temperature": -1.0}, "temperature"), ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p")],
+)
+def test_impossible_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Sampling(**settings)
