@@ -164,5 +164,3 @@ def _base_config(command: str, options: list[Option], ckpt_path: Path | None) ->
         f"{command} needs trained weights: give --ckpt_path=best, last or a file, "
         "or --config with a model whose weights are all pretrained"
     )
-
-

@@ -44,9 +44,15 @@ class CheckpointIO(TorchCheckpointIO):
             kept = f"; {target} is the last good checkpoint" if target.exists() else ""
             raise UserError(f"the checkpoint {target} could not be written: {cause}{kept}") from error
 
-    def load_checkpoint(self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Reads what ``read`` reads; ``weights_only`` has no say, as a checkpoint is never trusted with code."""
         return read(path)
+
+
+def _to_cpu(storage: Any, location: str) -> Any:
+    return storage.cpu()
 
 
 def read(path: _PATH) -> dict[str, Any]:
@@ -59,7 +65,7 @@ def read(path: _PATH) -> dict[str, Any]:
     if "://" not in str(path) and not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
-        checkpoint = TorchCheckpointIO().load_checkpoint(path, map_location="cpu", weights_only=True)
+        checkpoint = TorchCheckpointIO().load_checkpoint(path, map_location=_to_cpu, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is not a checkpoint of tensors and plain types, or holds code, which is never run"

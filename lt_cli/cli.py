@@ -7,10 +7,10 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lt_cli.arguments import SUBCOMMANDS, Invocation, arrange
 from lt_cli.callbacks.checkpoints import Checkpoints
@@ -23,8 +23,9 @@ from lt_cli.callbacks.signals import Signals, Stopped
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.weight_noise import WeightNoise
 from lt_cli.checkpoint import CheckpointIO, read, restore_data, run_of
-from lt_cli.errors import UserError, tidy
+from lt_cli.errors import UserError, explain
 from lt_cli.loggers import run_loggers
+from lt_cli.quiet import quieten
 from lt_cli.tasks.base import Task
 
 FLAGS: dict[str, type[Callback]] = {"freeze": Freeze, "weight_noise": WeightNoise, "sample_images": SampleImages}
@@ -41,7 +42,13 @@ class Parser(LightningArgumentParser):
         """Raises what the user did wrong, without the usage of five hundred options."""
         if not self.exit_on_error:
             super().error(message, ex)
-        raise UserError(tidy(message)) from ex
+        raise UserError(explain(message, self._option_names())) from ex
+
+    def _option_names(self) -> set[str]:
+        """Every option of this parser and of the subcommands below it."""
+        names = {name for action in self._actions for name in action.option_strings}
+        below = (action.choices.values() for action in self._actions if isinstance(action.choices, dict))
+        return names.union(*(parser._option_names() for parsers in below for parser in parsers))
 
 
 class CLI(LightningCLI):
@@ -106,8 +113,10 @@ class CLI(LightningCLI):
         trainer_config = {**config.trainer, **kwargs}
         run = self._run_directory()
         checkpoints = config.checkpoints
-        callbacks = [config[name] for name in FLAGS if config[name] is not None]
-        callbacks += [checkpoints, config.predictions, ExactResume(), Throughput(), Signals(checkpoints)]
+        callbacks = [ExactResume(), *(config[name] for name in FLAGS if config[name] is not None)]
+        callbacks += [config.predictions, Throughput()]
+        if not trainer_config["fast_dev_run"] and trainer_config["enable_checkpointing"] is not False:
+            callbacks += [checkpoints, Signals(checkpoints)]
         if self.subcommand == "fit":
             callbacks += [FirstPage(), SaveConfigCallback(self._parser("fit"), self.config["fit"], overwrite=True)]
         if trainer_config["logger"] is None or trainer_config["logger"] is True:
@@ -150,6 +159,7 @@ def run(args: list[str]) -> CLI:
     """
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
+    quieten()
     return CLI(arrange(args))
 
 
@@ -163,5 +173,5 @@ def main() -> None:
     except (UserError, MisconfigurationException, OSError) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
-        print(f"error: {tidy(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, OSError) else 2)

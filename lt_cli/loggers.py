@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 
 
 class AppendingWriter(ExperimentWriter):
@@ -23,18 +24,13 @@ class AppendingCSVLogger(CSVLogger):
     @property
     def experiment(self) -> ExperimentWriter:
         """The writer; made on the first process, at the first use."""
-        if self._experiment is None and self._is_writer():
+        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
             self._experiment = AppendingWriter(log_dir=self.log_dir)
         return super().experiment  # type: ignore[no-any-return]
-
-    @staticmethod
-    def _is_writer() -> bool:
-        from lightning.pytorch.utilities import rank_zero_only
-
-        return bool(rank_zero_only.rank == 0)
 
 
 def run_loggers(run: Path) -> list[Logger]:
     """Loggers whose directory is the run's."""
-    place = {"save_dir": run.parent.parent, "name": run.parent.name, "version": run.name}
-    return [TensorBoardLogger(**place, default_hp_metric=False), AppendingCSVLogger(**place)]
+    root, name, version = run.parent.parent, run.parent.name, run.name
+    tensorboard = TensorBoardLogger(root, name=name, version=version, default_hp_metric=False)
+    return [tensorboard, AppendingCSVLogger(root, name=name, version=version)]

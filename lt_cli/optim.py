@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,15 +21,16 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     their group from the start, so that a thaw changes no group. A tied weight counts as an embedding.
     """
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-    decay, no_decay = [], []
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
     for parameter in module.parameters():
         (no_decay if parameter.ndim < 2 or id(parameter) in embeddings else decay).append(parameter)
-    groups = [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 class WarmupCosine(LRScheduler):
-    """Linear warm-up, then half a cosine, one step at a time (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983).
+    """Linear warm-up, then half a cosine, per step (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983).
 
     Args:
         optimizer: Its learning rates are the peaks.
@@ -41,19 +42,21 @@ class WarmupCosine(LRScheduler):
         UserError: If the warm-up is not shorter than the run, or final_ratio is outside [0, 1].
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 100, final_ratio: float = 0.0) -> None:
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 100, final_ratio: float = 0.0
+    ) -> None:
         """Sets the learning rate of step 0."""
         if not 0 <= warmup_steps < total_steps:
             raise UserError(
-                f"warmup_steps ({warmup_steps}) must be at least 0 and less than the run's {total_steps} optimiser steps: "
-                f"set --model.schedule.warmup_steps={total_steps // 10} or train longer"
+                f"warmup_steps ({warmup_steps}) must be at least 0 and less than the run's {total_steps} optimiser "
+                f"steps: set --model.schedule.warmup_steps={total_steps // 10} or train longer"
             )
         if not 0 <= final_ratio <= 1:
             raise UserError(f"final_ratio ({final_ratio}) must be between 0 and 1")
         self.total_steps, self.warmup_steps, self.final_ratio = total_steps, warmup_steps, final_ratio
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Learning rates of the current step; the first step already has one, the last is just above the end."""
         step = self.last_epoch
         if step < self.warmup_steps:

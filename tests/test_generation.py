@@ -54,7 +54,14 @@ def slow_generate(gpt: GPT, prompt: torch.Tensor, num_tokens: int, sampling: Sam
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"temperature": 0.0}, {"temperature": 0.6}, {"top_k": 2}, {"top_p": 0.5}, {"top_k": 4, "top_p": 0.7, "seed": 3}],
+    [
+        {},
+        {"temperature": 0.0},
+        {"temperature": 0.6},
+        {"top_k": 2},
+        {"top_p": 0.5},
+        {"top_k": 4, "top_p": 0.7, "seed": 3},
+    ],
 )
 def test_cached_batch_equals_slow_loop(gpt: GPT, settings: dict[str, Any]) -> None:
     sampling = Sampling(**settings)
@@ -99,7 +106,12 @@ def test_whole_context_can_be_filled(gpt: GPT) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"temperature": -1.0}, "temperature"), ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p")],
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+    ],
 )
 def test_impossible_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):

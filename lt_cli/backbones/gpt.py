@@ -66,8 +66,10 @@ class Attention(nn.Module):
             mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
         dropout = self.dropout if self.training else 0.0
         # is_causal aligns queries with the first keys, so it only fits an empty cache
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=not past and length > 1)
-        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=not past and length > 1
+        )
+        return self.out(y.transpose(1, 2).reshape(batch, length, -1))  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
@@ -107,7 +109,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cache: KeyValueCache | None, layer: int) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         x = x + self.dropout(self.attention(self.attention_norm(x), cache, layer))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
 
 def make_norm(norm: Norm, embed_dim: int, bias: bool) -> nn.Module:
@@ -183,7 +185,9 @@ class GPT(CausalBackbone):
         self.position_embedding = nn.Embedding(max_seq_len, embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(embed_dim=embed_dim, num_heads=num_heads, norm=norm, activation=activation, bias=bias, dropout=dropout)
+            Block(
+                embed_dim=embed_dim, num_heads=num_heads, norm=norm, activation=activation, bias=bias, dropout=dropout
+            )
             for _ in range(num_layers)
         )
         self.norm = make_norm(norm, embed_dim, bias)
@@ -195,7 +199,9 @@ class GPT(CausalBackbone):
         residual_std = 0.02 / math.sqrt(2 * self.num_layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=residual_std if name.endswith(("attention.out", "mlp.down")) else 0.02)
+                nn.init.normal_(
+                    module.weight, std=residual_std if name.endswith(("attention.out", "mlp.down")) else 0.02
+                )
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.token_embedding.weight, std=0.02)

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.errors import UserError
+from lt_cli.tasks.base import run_directory
 
 
 class Checkpoints(Checkpoint):
@@ -31,9 +32,8 @@ class Checkpoints(Checkpoint):
 
     @staticmethod
     def path(trainer: Trainer, which: str) -> Path:
-        """Where best or last lies in the trainer's run."""
-        directory = trainer.log_dir or trainer.default_root_dir
-        return Path(directory) / "checkpoints" / f"{which}.ckpt"
+        """Where best or last lies in the trainer's run; called on all processes."""
+        return run_directory(trainer) / "checkpoints" / f"{which}.ckpt"
 
     def save_last(self, trainer: Trainer) -> Path:
         """Writes last.ckpt; called on all processes."""
@@ -51,7 +51,7 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves between two optimiser steps only, as a checkpoint holds no gathered gradients."""
-        if trainer.fast_dev_run or trainer.global_step == self._step_at_save:
+        if trainer.global_step == self._step_at_save:
             return
         self._step_at_save = trainer.global_step
         due = time.monotonic() - self._saved_at >= 60 * self.every_minutes
@@ -60,12 +60,11 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Every epoch leaves a last.ckpt."""
-        if not trainer.fast_dev_run:
-            self.save_last(trainer)
+        self.save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the best of what validation has seen."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         name, mode = pl_module.monitor  # type: ignore[misc]
         if name not in trainer.callback_metrics:
@@ -80,8 +79,6 @@ class Checkpoints(Checkpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says where everything is."""
-        if trainer.fast_dev_run:
-            return
         for which in ("best", "last"):
             if (path := self.path(trainer, which)).is_file():
                 score = f" ({pl_module.monitor[0]} {self.best_score:.4f})" if which == "best" else ""  # type: ignore[index]

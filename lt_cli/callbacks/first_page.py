@@ -6,34 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.move_data import move_data_to_device
 
 from lt_cli.data.base import DataModule
-from lt_cli.tasks.base import Task
+from lt_cli.tasks.base import Task, run_directory
 
 
 class FirstPage(Callback):
     """Prints data, parameters, first loss beside ln V, time per epoch and the run's directory."""
 
-    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the page on the first process."""
+        self._print(trainer, pl_module, run_directory(trainer))
+
+    @rank_zero_only
+    def _print(self, trainer: Trainer, pl_module: LightningModule, run: Path) -> None:
         """Looks at one batch, without moving the run: no random number, no gradient, no statistic is left changed."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         lines = []
         if isinstance(data, DataModule) and isinstance(pl_module, Task):
             batch = data.splits["train"].batch(range(min(data.batch_size, len(data.splits["train"]))), epoch=0)
-            lines += [*data.describe(), *data.preview(batch, _run(trainer))]
+            lines += [*data.describe(), *data.preview(batch, run)]
         lines.append(_parameters(pl_module))
         if isinstance(data, DataModule) and isinstance(pl_module, Task):
             lines += _first_loss(trainer, pl_module, data, batch)
-        lines.append(f"run: {_run(trainer)}")
+        lines.append(f"run: {run}")
         rank_zero_info("\n".join(["", *lines, ""]))
-
-
-def _run(trainer: Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def _parameters(module: LightningModule) -> str:
@@ -46,21 +46,22 @@ def _first_loss(trainer: Trainer, task: Task, data: DataModule, batch: dict[str,
     """The loss of the first batch, and a guess of an epoch's time from one forward and backward pass."""
     batch = move_data_to_device(batch, task.device)
     devices = [task.device] if task.device.type == "cuda" else []
-    was_training = [module for module in task.modules() if module.training]
+    training = [module for module in task.modules() if module.training]
     task.eval()
-    began = time.perf_counter()
     with torch.random.fork_rng(devices), trainer.precision_plugin.forward_context():
-        loss = task.step(batch, "train")["loss"]
-    lines = [f"first loss: {loss.item():.4f}"]
-    if data.vocab_size is not None:
-        lines[0] += f" (ln V = {math.log(data.vocab_size):.4f})"
-    if trainer.world_size == 1 and loss.requires_grad:
-        with torch.random.fork_rng(devices):
-            loss.backward()  # type: ignore[no-untyped-call]
-        seconds = time.perf_counter() - began
-        batches = trainer.num_training_batches
-        lines.append(f"time: about {seconds:.2g} s a step, {seconds * batches:,.0f} s an epoch of {batches:,} steps")
-    task.zero_grad(set_to_none=True)
-    for module in was_training:
+        with torch.no_grad():
+            loss = task.step(batch, "train")["loss"].item()
+        lines = [f"first loss: {loss:.4f}"]
+        if data.vocab_size is not None:
+            lines[0] += f" (ln V = {math.log(data.vocab_size):.4f})"
+        if trainer.world_size == 1:
+            began = time.perf_counter()
+            task.step(batch, "train")["loss"].backward()  # type: ignore[no-untyped-call]
+            task.zero_grad(set_to_none=True)
+            seconds, steps = time.perf_counter() - began, trainer.num_training_batches
+            lines.append(
+                f"time: about {1000 * seconds:,.1f} ms a step, {seconds * steps:,.0f} s an epoch of {steps:,} steps"
+            )
+    for module in training:
         module.training = True
     return lines

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lt_cli.data.base import DataModule
 from lt_cli.errors import UserError
+from lt_cli.tasks.base import run_directory
 
 
 class PredictionWriter(Callback):
@@ -46,11 +47,11 @@ class PredictionWriter(Callback):
         """Brings the columns of all processes to the first, sorts them, and writes."""
         columns, self._columns = _gather(self._columns), {}
         data = trainer.datamodule  # type: ignore[attr-defined]
+        run = run_directory(trainer)
         if not trainer.is_global_zero or not columns or not isinstance(data, DataModule):
             return
         order = sorted(range(len(columns["index"])), key=columns["index"].__getitem__)
         columns = {name: [values[i] for i in order] for name, values in columns.items()}
-        run = Path(trainer.log_dir or trainer.default_root_dir)
         directory = Path(self.directory) if self.directory else run / "predictions" / time.strftime("%Y-%m-%d_%H-%M-%S")
         directory.mkdir(parents=True, exist_ok=True)
         for path in data.write_predictions(columns, directory, self.format):

@@ -9,8 +9,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from numpy.typing import NDArray
 
-from lt_cli.pictures import grid, save_png
 from lt_cli.errors import UserError
+from lt_cli.tasks.base import run_directory
+from lt_cli.pictures import grid, save_png
 
 
 @runtime_checkable
@@ -51,19 +52,19 @@ class SampleImages(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws every n epochs."""
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module)
+            self._draw(trainer, pl_module, run_directory(trainer))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws what the finished model can do, and says where."""
-        self._draw(trainer, pl_module)
+        self._draw(trainer, pl_module, run_directory(trainer))
         if self._newest is not None:
             rank_zero_info(f"samples: {self._newest}")
 
     @rank_zero_only
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, run: Path) -> None:
         assert isinstance(pl_module, DrawsImages)
-        path = Path(trainer.log_dir or trainer.default_root_dir) / "pictures" / f"samples-{trainer.global_step:07d}.png"
-        if trainer.fast_dev_run or path == self._newest:
+        path = run / "pictures" / f"samples-{trainer.global_step:07d}.png"
+        if path == self._newest:
             return
         was_training = pl_module.training
         pl_module.eval()

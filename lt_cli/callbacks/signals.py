@@ -53,8 +53,6 @@ class Signals(Callback):
         if not stop:
             return
         number = self._received or signal.SIGTERM
-        if trainer.fast_dev_run:
-            raise Stopped(number, "stopped by a signal; fast_dev_run keeps no checkpoint")
         path = self.checkpoints.save_last(trainer)
         raise Stopped(number, f"stopped at step {trainer.global_step}; go on with: fit --ckpt_path={path}")
 

@@ -30,7 +30,8 @@ class Throughput(Callback):
         self._seconds += time.perf_counter() - self._began
         unit = "tokens" if "input_ids" in batch else "rows"
         self._count += batch["input_ids"].numel() if unit == "tokens" else len(batch["index"])
-        if trainer.global_step % trainer.log_every_n_steps == 0 and self._seconds:
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        if trainer.global_step % interval == 0 and self._seconds:
             rate = self._count * trainer.world_size / self._seconds
             pl_module.log(f"train/{unit}_per_second", rate, batch_size=1)
             self._seconds, self._count = 0.0, 0

@@ -134,10 +134,11 @@ class Loader:
 
     def __init__(self, split: Split, sampler: BatchSampler, *, num_workers: int = 0, pin_memory: bool = False) -> None:
         """Starts at row 0."""
-        self.sampler = sampler
+        self.sampler = sampler  # Lightning calls its set_epoch
+        self.batch_sampler = None  # Lightning asks for it where there is a sampler
         self._loader: DataLoader[Batch] = DataLoader(
             _Rows(split),
-            sampler=sampler,  # type: ignore[arg-type]  # its items are batches of row numbers, on purpose
+            sampler=sampler,  # its items are batches of row numbers
             batch_size=None,
             num_workers=num_workers,
             pin_memory=pin_memory,
@@ -243,7 +244,7 @@ class DataModule(LightningDataModule, ABC):
         sampler = BatchSampler(
             num_rows=len(self.splits[name]),
             batch_size=self.batch_size,
-            shuffle=training and not (trainer and trainer.overfit_batches),
+            shuffle=training and not getattr(trainer, "overfit_batches", 0),
             even=training,
             seed=run_seed(),
             rank=trainer.global_rank if trainer else 0,

@@ -15,8 +15,8 @@ from torch import Tensor
 from lt_cli.data.base import Batch, DataModule, run_seed
 from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import Palette, dequantize, fit_cached, quantize
-from lt_cli.pictures import grid, save_png
 from lt_cli.errors import UserError
+from lt_cli.pictures import grid, save_png
 
 PICTURED_ROWS = 32
 """Rows that the picture of predictions shows; the .npz holds them all."""
@@ -226,7 +226,7 @@ class PixelData(DataModule):
 
     def _write_completions(self, columns: dict[str, list[Any]], directory: Path) -> list[Path]:
         tokens = {name: np.asarray(columns[name]) for name in ("index", "input_ids", "completions", "prompt_len")}
-        np.savez_compressed(directory / "completions.npz", **tokens)
+        np.savez_compressed(directory / "completions.npz", allow_pickle=False, **tokens)
         shown = {name: values[:PICTURED_ROWS] for name, values in tokens.items()}
         inputs = self.to_images(shown["input_ids"])
         hidden = np.arange(shown["input_ids"].shape[1]) >= shown["prompt_len"][:, None]
@@ -292,10 +292,14 @@ class PixelData(DataModule):
         if self.image_shape is None:
             self.image_shape = shape
         if shape != self.image_shape:
-            raise UserError(f"pictures of {name} have size {shape}, the training pictures {self.image_shape}: set --data.size")
+            raise UserError(
+                f"pictures of {name} have size {shape}, the training pictures {self.image_shape}: set --data.size"
+            )
         augment = None
         if name == "train" and (self.crop_padding or self.flip):
             if self.crop_padding >= min(shape):
-                raise UserError(f"crop_padding ({self.crop_padding}) must be less than the pictures' side ({min(shape)})")
+                raise UserError(
+                    f"crop_padding ({self.crop_padding}) must be less than the pictures' side ({min(shape)})"
+                )
             augment = CropFlip(num_rows=len(images), padding=self.crop_padding, flip=self.flip, seed=run_seed())
         return TokenSplit(quantize(images.images, self.centroids), images, shape, augment)

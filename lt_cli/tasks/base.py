@@ -2,25 +2,31 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from lt_cli.version import VERSION
 from lt_cli.backbones.base import Backbone, CausalBackbone
 from lt_cli.data.base import Batch, DataModule
 from lt_cli.errors import UserError
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine, parameter_groups
+from lt_cli.version import VERSION
 
 Stage = Literal["train", "val", "test"]
 MetricFactories = dict[str, Callable[[int], Metric]]
+
+def run_directory(trainer: Trainer) -> Path:
+    """Where the run's files go, as the first process says; called on all processes, or it waits for them."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
 
 CHECKPOINT_FORMAT = 1
 """Counts changes of what a checkpoint holds; every later version reads every earlier format."""
@@ -103,12 +109,6 @@ class Task(LightningModule, ABC):
                 {name: factory(size) for name, factory in factories.items()}, prefix=f"{stage}/"
             )
 
-    def setup(self, stage: str) -> None:
-        """Checks backbone against data, all at once, before anything is built."""
-        data = self.data
-        if data is not None and (found := self.problems(data)):
-            raise UserError("; ".join(found))
-
     @property
     def data(self) -> DataModule | None:
         """The datamodule: the trainer's, or the one attached; None where it is not one of ours."""
@@ -121,14 +121,25 @@ class Task(LightningModule, ABC):
         self.configure_model()
 
     def configure_model(self) -> None:
-        """Lightning's hook for ``build``; runs before each of fit, validate, test and predict, builds once."""
-        if not self._built and self.data is not None:
+        """Lightning's hook before each of fit, validate, test and predict: checks the data, and builds once.
+
+        A callback that names late modules calls it earlier, in its own ``setup``.
+
+        Raises:
+            UserError: With all that backbone and data disagree on.
+        """
+        if self.data is None:
+            return
+        if found := self.problems(self.data):
+            raise UserError("; ".join(found))
+        if not self._built:
             self.build(self.data)
             self._built = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; logged at the trainer's interval only, as each log costs 0.2 ms."""
-        return self._step_and_log(batch, "train", log=self.global_step % self.trainer.log_every_n_steps == 0)
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
+        return self._step_and_log(batch, "train", log=self.global_step % interval == 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; the epoch's mean is logged."""
@@ -142,43 +153,51 @@ class Task(LightningModule, ABC):
         outputs = self.step(batch, stage)
         if log:
             scores, labels = outputs.pop("scores", None), outputs.pop("labels", None)
-            self.log_dict(
-                {f"{stage}/{name}": value.detach() for name, value in outputs.items()},
-                prog_bar=True,
-                on_step=stage == "train",
-                on_epoch=stage != "train",
-                sync_dist=stage != "train",
-                batch_size=len(batch["index"]),
-            )
+            for name, value in outputs.items():
+                self.log(
+                    f"{stage}/{name}",
+                    value.detach(),
+                    prog_bar=name == "loss",
+                    on_step=stage == "train",
+                    on_epoch=stage != "train",
+                    sync_dist=stage != "train",
+                    batch_size=len(batch["index"]),
+                )
             if scores is not None and f"{stage}_metrics" in self.metrics:
                 metrics = self.metrics[f"{stage}_metrics"]
-                if stage == "train":
-                    self.log_dict(metrics(scores.detach(), labels), prog_bar=True, on_step=True, on_epoch=False)
+                assert isinstance(metrics, MetricCollection)
+                values = metrics(scores.detach(), labels)
+                training = stage == "train"  # of a training batch the batch's own value, otherwise the epoch's
+                self.log_dict(values if training else metrics, prog_bar=True, on_step=training, on_epoch=not training)
+                if training:
                     metrics.reset()
-                else:
-                    metrics.update(scores, labels)
-                    self.log_dict(metrics, prog_bar=True, on_step=False, on_epoch=True)
         return outputs["loss"]
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser over the parameter groups, and the schedule per optimiser step."""
         optimizer = self.optimizer_factory(parameter_groups(self))
         self._group_settings = [_settings(optimizer)]
-        config: OptimizerLRSchedulerConfig = {"optimizer": optimizer}
-        if self.schedule_factory is not None:
-            total_steps = self.trainer.estimated_stepping_batches
-            if total_steps == float("inf"):
-                raise UserError(
-                    "a schedule needs the run's length: set --trainer.max_steps or --trainer.max_epochs, "
-                    "or --model.schedule=null for a constant learning rate"
-                )
-            schedule = self.schedule_factory(optimizer, int(total_steps))
-            config["lr_scheduler"] = {"scheduler": schedule, "interval": "step"}
-        return config
+        if self.schedule_factory is None:
+            return optimizer
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise UserError(
+                "a schedule needs the run's length: set --trainer.max_steps or --trainer.max_epochs, "
+                "or --model.schedule=null for a constant learning rate"
+            )
+        schedule = self.schedule_factory(optimizer, int(total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
         """From here on the weights are trained ones."""
         self._has_trained_weights = True
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Torch's, with a mismatch in one line."""
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise UserError(f"the checkpoint is of another model: {_mismatch(str(error))}") from error
 
     def on_validation_start(self) -> None:
         """Refuses to score weights that nobody trained."""
@@ -236,6 +255,13 @@ class Task(LightningModule, ABC):
         for config in self.trainer.lr_scheduler_configs:
             if hasattr(config.scheduler, "base_lrs"):
                 config.scheduler.base_lrs = [g["initial_lr"] for g in config.scheduler.optimizer.param_groups]
+
+
+def _mismatch(message: str) -> str:
+    """The first of the differences that torch lists, and how many there are."""
+    lines = [line.strip() for line in message.splitlines()[1:] if line.strip()]
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return lines[0][:300].rstrip(".") + more + "; leave out --config to use the checkpoint's own configuration"
 
 
 def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -70,28 +70,30 @@ class PixelClassification(Task):
         nn.init.zeros_(self.head.bias)
         self.make_metrics(self.metric_factories, num_classes)
 
-    def scores(self, tokens: Tensor) -> Tensor:
-        """Logits of the classes.
+    def scores(self, inputs: Tensor, features: Tensor | None = None) -> Tensor:
+        """Logits of the classes; the backbone's own output is not computed again where it is given.
 
         Shape:
-            - tokens: (B, T)
+            - inputs: (B, T), the start token first
+            - features: (B, T, D)
             - output: (B, C)
         """
-        inputs = with_start(self.backbone, tokens)
-        if self.layer is None:
-            features = self.backbone(inputs)
-        else:
+        if self.layer is not None:
             features = self.backbone.hidden_states(inputs, self.layer)
             features = F.layer_norm(features, features.shape[-1:])
+        elif features is None:
+            features = self.backbone(inputs)
         return self.head(features.mean(dim=1))  # type: ignore[no-any-return]
 
     def step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """Joint loss, its parts, and the scores for the metrics."""
         tokens, labels = batch["input_ids"], batch["labels"]
-        scores = self.scores(tokens)
+        inputs = with_start(self.backbone, tokens)
+        features = self.backbone(inputs) if self.generative_weight else None
+        scores = self.scores(inputs, features)
         outputs = {"loss": F.cross_entropy(scores.float(), labels), "scores": scores, "labels": labels}
-        if self.generative_weight:
-            generative = pixel_loss(self.backbone, tokens)
+        if features is not None:
+            generative = pixel_loss(self.backbone, features, tokens)
             outputs["classification_loss"], outputs["generative_loss"] = outputs["loss"].detach(), generative.detach()
             outputs["loss"] = outputs["loss"] + self.generative_weight * generative
         return outputs
@@ -100,6 +102,6 @@ class PixelClassification(Task):
         """Columns ``index``, ``label`` (a name) and ``probability``."""
         assert self.data is not None
         assert self.data.label_names is not None
-        probabilities, labels = self.scores(batch["input_ids"]).float().softmax(-1).max(-1)
+        probabilities, labels = self.scores(with_start(self.backbone, batch["input_ids"])).float().softmax(-1).max(-1)
         names = [self.data.label_names[label] for label in labels.tolist()]
         return {"index": batch["index"], "label": names, "probability": probabilities}

@@ -63,7 +63,8 @@ class PixelGeneration(Task):
 
     def step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """Mean negative log likelihood of all pixels, the first included."""
-        loss = pixel_loss(self.backbone, batch["input_ids"])
+        tokens = batch["input_ids"]
+        loss = pixel_loss(self.backbone, self.backbone(with_start(self.backbone, tokens)), tokens)
         return {"loss": loss, "bits_per_pixel": loss.detach() / math.log(2)}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -118,12 +119,12 @@ def with_start(backbone: CausalBackbone, tokens: Tensor) -> Tensor:
     return torch.cat([torch.full_like(tokens[:, :1], backbone.start_id), tokens[:, :-1]], dim=1)
 
 
-def pixel_loss(backbone: CausalBackbone, tokens: Tensor) -> Tensor:
+def pixel_loss(backbone: CausalBackbone, features: Tensor, tokens: Tensor) -> Tensor:
     """Mean nats per pixel, the first included.
 
     Shape:
+        - features: (B, T, D), of ``with_start(backbone, tokens)``
         - tokens: (B, T)
         - output: ()
     """
-    logits = backbone.unembed(backbone(with_start(backbone, tokens)))
-    return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
+    return F.cross_entropy(backbone.unembed(features).flatten(0, 1).float(), tokens.flatten())

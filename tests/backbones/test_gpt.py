@@ -37,7 +37,12 @@ def transplant(theirs: nn.Module, ours: GPT) -> None:
     copy(ours.token_embedding.weight, "transformer.wte.weight")
     copy(ours.position_embedding.weight, "transformer.wpe.weight")
     pairs = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
-    matrices = {"attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
+    matrices = {
+        "attention.qkv": "attn.c_attn",
+        "attention.out": "attn.c_proj",
+        "mlp.up": "mlp.c_fc",
+        "mlp.down": "mlp.c_proj",
+    }
     for i, block in enumerate(ours.blocks):
         for mine, name in pairs.items():
             copy(block.get_submodule(mine).weight, f"transformer.h.{i}.{name}.weight")

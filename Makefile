@@ -1,0 +1,41 @@
+# Every target makes .venv first, with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install fit test soak check format clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/'
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	@touch $@
+
+install: .venv/installed ## make .venv and install the project into it
+
+fit: .venv/installed ## train the default experiment: image GPT on handwritten digits
+	$(BIN)/python main.py fit
+
+test: .venv/tested ## run the tests; no network is needed after the installation
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+
+soak: .venv/tested ## run the tests that take minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+check: .venv/tested ## lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/tested ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and caches; runs/ and data/ stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

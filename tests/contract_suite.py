@@ -1,0 +1,73 @@
+"""What every task must do, whatever it is: one harness, one tiny YAML per task in tests/contract/."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "tests" / "contract").glob("*.yaml"))
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def only_run(name: str, root: str | Path = "runs") -> Path:
+    """The one run of a config."""
+    runs = list((Path(root) / name).iterdir())
+    assert len(runs) == 1, runs
+    return runs[0]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint."""
+    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return state
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Bit for bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def shell(*args: str | Path, **environment: str) -> subprocess.Popen[str]:
+    """Starts the command line in a process of its own, as a user would."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *map(str, args)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str], timeout: float = 120) -> str:
+    """Waits for success and returns what was printed."""
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_when(process: subprocess.Popen[str], pattern: str, number: int = signal.SIGKILL) -> Path:
+    """Sends a signal as soon as a file of this pattern is there, and returns the file."""
+    deadline = time.monotonic() + 120
+    while not (found := list(Path().glob(pattern))):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no such file in two minutes"
+        time.sleep(0.002)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    return found[0]
+
+
+def without_dropout(config: Path) -> Path:
+    """The same config, in the working directory, with every dropout at zero: each process draws its own."""
+    path = Path(config.name)
+    path.write_text(re.sub(r"dropout: [0-9.]+", "dropout: 0.0", config.read_text()))
+    return path

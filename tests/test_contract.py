@@ -1,0 +1,190 @@
+"""The contract of every task; a new task adds one YAML to tests/contract/ and one golden checkpoint."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from contract_suite import (
+    CONFIGS,
+    GOLDEN,
+    assert_same_weights,
+    finished,
+    kill_when,
+    only_run,
+    shell,
+    weights,
+    without_dropout,
+)
+from lightning.pytorch import LightningModule, Trainer
+
+from lt_cli.callbacks.checkpoints import Checkpoints
+from lt_cli.checkpoint import load
+from lt_cli.cli import run
+from lt_cli.data.base import DataModule
+
+pytestmark = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+
+
+class Killed(Exception):
+    """Stands for SIGKILL within this process: nothing of ours handles it."""
+
+
+def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends the next fit right after last.ckpt was written at some optimiser step."""
+    save = Checkpoints.save_last
+
+    def save_and_die(self: Checkpoints, trainer: Trainer) -> Path:
+        path = save(self, trainer)
+        if trainer.global_step == steps:
+            raise Killed
+        return path
+
+    monkeypatch.setattr(Checkpoints, "save_last", save_and_die)
+
+
+def test_fit_leaves_a_complete_run(config: Path) -> None:
+    cli = run(["fit", f"--config={config}"])
+    directory = only_run(config.stem)
+    for name in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert (directory / name).is_file(), name
+    assert {"train/loss", "val/loss"} <= set((directory / "metrics.csv").read_text().splitlines()[0].split(","))
+    assert_same_weights(weights(directory / "checkpoints/last.ckpt"), cli.model.state_dict())
+    assert cli.model.monitor[0] in cli.trainer.callback_metrics
+
+
+@pytest.mark.parametrize("length", ["--trainer.max_epochs=2", "--trainer.max_steps=8"])
+@pytest.mark.parametrize("steps", [1, 4, 6])
+def test_killed_and_resumed_is_bit_identical(
+    config: Path, steps: int, length: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs have 4 optimiser steps: in the middle, at the end of the first epoch, in the second."""
+    arguments = ["fit", f"--config={config}", "--checkpoints.every_minutes=0", length]
+    whole = run([*arguments, "--trainer.default_root_dir=whole"]).model.state_dict()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_after(steps, patch)
+        run([*arguments, "--trainer.default_root_dir=broken"])
+    resumed = run([*arguments, "--trainer.default_root_dir=broken", "--ckpt_path=last"])
+    assert resumed.trainer.global_step == 8
+    assert_same_weights(resumed.model.state_dict(), whole)
+    assert len(list(Path("broken", config.stem).iterdir())) == 1, "resuming goes on in the checkpoint's run"
+
+
+def test_sigkill_of_a_real_process(config: Path) -> None:
+    whole = run(["fit", f"--config={config}", "--trainer.default_root_dir=whole"]).model.state_dict()
+    process = shell("fit", f"--config={config}", "--checkpoints.every_minutes=0")
+    last = kill_when(process, f"runs/{config.stem}/*/checkpoints/last.ckpt")
+    assert process.returncode == -signal.SIGKILL
+    resumed = run(["fit", f"--ckpt_path={last}"])
+    assert_same_weights(resumed.model.state_dict(), whole)
+
+
+def test_a_checkpoint_file_is_enough(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = run(["fit", f"--config={config}"])
+    monitored = fitted.model.monitor[0]
+    score = fitted.trainer.callback_metrics[monitored]
+    tested = fitted.trainer.test(fitted.model, fitted.datamodule)
+    elsewhere = Path("elsewhere")
+    elsewhere.mkdir()
+    shutil.copy(only_run(config.stem) / "checkpoints" / "last.ckpt", elsewhere / "model.ckpt")
+    monkeypatch.chdir(elsewhere)
+    limits = ["--trainer.limit_test_batches=2", "--trainer.limit_val_batches=2", "--trainer.accelerator=cpu"]
+    again = run(["test", "--ckpt_path=model.ckpt", *limits])
+    for name, value in tested[0].items():
+        assert again.trainer.callback_metrics[name].item() == pytest.approx(value), name
+    validated = run(["validate", "--ckpt_path=model.ckpt", *limits])
+    assert validated.trainer.callback_metrics[monitored] == score
+
+
+def test_predict_writes_every_row_once_in_order(config: Path) -> None:
+    run(["fit", f"--config={config}"])
+    cli = run(["predict", "--ckpt_path=best", "--trainer.limit_predict_batches=3", "--trainer.accelerator=cpu"])
+    assert list(only_run(config.stem).glob("predictions/*/*"))
+    batches = cli.trainer.predict_loop.predictions
+    assert batches is not None
+    rows = torch.cat([batch["index"] for batch in batches]).tolist()
+    assert rows == list(range(len(rows)))
+    assert "labels" not in cli.datamodule.splits["predict"].batch([0], 0), "predict needs no labels"
+
+
+def test_loads_in_python(config: Path) -> None:
+    fitted = run(["fit", f"--config={config}"])
+    loaded = load(only_run(config.stem) / "checkpoints" / "last.ckpt")
+    assert type(loaded.task) is type(fitted.model)
+    assert not loaded.task.training
+    assert_same_weights(loaded.task.state_dict(), fitted.model.state_dict())
+    assert isinstance(loaded.data, DataModule)
+    loaded.data.setup("test")
+    batch = loaded.data.splits["test"].batch(range(4), 0)
+    fitted.model.eval()
+    assert loaded.task.step(batch, "test")["loss"] == fitted.model.step(batch, "test")["loss"]
+
+
+def test_frozen_backbone_stays_as_it_was(config: Path) -> None:
+    """Blocks do not move; what is not frozen does."""
+    cli = run(["fit", f"--config={config}", "--freeze.modules=backbone.blocks"])
+    fresh = initial_weights(config)
+    for name, weight in cli.model.state_dict().items():
+        if name.startswith("backbone.blocks."):
+            assert torch.equal(weight, fresh[name]), name
+    assert any(not torch.equal(weight, fresh[name]) for name, weight in cli.model.state_dict().items())
+
+
+def initial_weights(config: Path) -> dict[str, torch.Tensor]:
+    """The weights before the first step."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(self: LightningModule) -> None:
+        kept.update({name: weight.clone() for name, weight in self.state_dict().items()})
+        raise Stop
+
+    kept: dict[str, torch.Tensor] = {}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("lt_cli.tasks.base.Task.on_train_start", stop)
+        run(["fit", f"--config={config}", "--trainer.default_root_dir=fresh"])
+    return kept
+
+
+@pytest.mark.parametrize("mode", ["transient", "permanent"])
+def test_weight_noise_changes_training_and_survives_a_kill(
+    config: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = run(["fit", f"--config={config}", "--trainer.default_root_dir=quiet"]).model.state_dict()
+    arguments = ["fit", f"--config={config}", "--checkpoints.every_minutes=0", "--weight_noise.std=0.01"]
+    arguments += [f"--weight_noise.mode={mode}"]
+    noisy = run([*arguments, "--trainer.default_root_dir=noisy"]).model.state_dict()
+    assert any(not torch.equal(noisy[name], quiet[name]) for name in quiet)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_after(3, patch)
+        run([*arguments, "--trainer.default_root_dir=broken"])
+    resumed = run([*arguments, "--trainer.default_root_dir=broken", "--ckpt_path=last"])
+    assert_same_weights(resumed.model.state_dict(), noisy)
+
+
+def test_two_processes(config: Path) -> None:
+    """Two processes of half the batch see what one sees, and write every prediction once."""
+    config = without_dropout(config)
+    flags = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=8"]
+    finished(shell("fit", f"--config={config}", "--trainer.default_root_dir=two", *flags))
+    one = run(["fit", f"--config={config}", "--trainer.default_root_dir=one"]).model.state_dict()
+    last = only_run(config.stem, "two") / "checkpoints" / "last.ckpt"
+    for name, weight in weights(last).items():
+        torch.testing.assert_close(weight, one[name], atol=1e-5, rtol=1e-4, msg=name)
+    flags = ["--trainer.accelerator=cpu", "--trainer.limit_predict_batches=1.0", "--data.batch_size=64"]
+    run(["predict", f"--ckpt_path={last}", *flags, "--predictions.directory=alone"])
+    flags += ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=32"]
+    finished(shell("predict", f"--ckpt_path={last}", *flags, "--predictions.directory=together"))
+    for path in Path("alone").iterdir():
+        assert path.read_bytes() == (Path("together") / path.name).read_bytes(), path.name
+
+
+def test_golden_checkpoint_still_works(config: Path) -> None:
+    """Written by an earlier version, kept forever: it must load, and score what it scored then."""
+    golden = GOLDEN / f"{config.stem}.ckpt"
+    flags = ["--trainer.accelerator=cpu", "--trainer.limit_test_batches=2"]
+    cli = run(["test", f"--ckpt_path={golden}", *flags])
+    expected = float((GOLDEN / f"{config.stem}.txt").read_text())
+    assert cli.trainer.callback_metrics["test/loss"].item() == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,82 @@
+"""Who may import whom: the arrows of the design, checked against the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "lt_cli"
+LEAVES = {"errors", "version", "pictures"}
+"""Modules that import nothing of ours; anyone may use them."""
+
+ALLOWED = {
+    "backbones": {"backbones.base"},
+    "data": {"data.base", "data.images", "data.palette"},
+    "tasks": {"backbones.base", "data.base", "generation", "metrics", "optim", "tasks.base", "tasks.pixel_generation"},
+    "callbacks": {"callbacks.checkpoints", "callbacks.module_names", "data.base", "tasks.base"},
+    "generation": {"backbones.base"},
+    "metrics": set(),
+    "optim": set(),
+    "loggers": set(),
+    "quiet": set(),
+    "checkpoint": {"tasks.base"},
+    "reuse": {"backbones.base", "checkpoint", "data.palette"},
+    "arguments": {"checkpoint"},
+    "cli": {"arguments", "callbacks", "checkpoint", "loggers", "quiet", "tasks.base"},
+    "__main__": {"cli"},
+    "errors": set(),
+    "version": set(),
+    "pictures": set(),
+}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Our own modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lt_cli"):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            is_package = (PACKAGE.parent / (node.module or "").replace(".", "/")).is_dir()
+            found |= names if is_package else {node.module or ""}
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("lt_cli")}
+    return {name.removeprefix("lt_cli.") for name in found}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_design(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    allowed = ALLOWED[room] | LEAVES
+    for name in imports_of(path):
+        assert name in allowed or name.split(".")[0] in allowed - {"tasks", "data", "backbones"}, (
+            f"{path} imports {name}"
+        )
+
+
+def test_no_import_cycles() -> None:
+    graph = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): imports_of(path) for path in modules()}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " → ".join([*above, name])
+        if name not in done:
+            for below in graph.get(name, set()):
+                visit(below, (*above, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_packages_export_nothing() -> None:
+    """A class_path names the file that a class is in."""
+    assert [path for path in PACKAGE.rglob("__init__.py") if path.read_text().strip()] == []
+
+
+def test_files_stay_small() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in modules()}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
