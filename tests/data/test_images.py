@@ -176,7 +176,7 @@ class TestTorchvisionImages:
 
         class Items:
             def __init__(self, root: Path, split: str = "train", download: bool = False) -> None:
-                self.data = images.transpose(0, 3, 1, 2)
+                self.data, self.targets = images.transpose(0, 3, 1, 2), [0] * len(images)
                 self.label: Any = 2 if split == "train" else {"box": 1}
 
             def __len__(self) -> int:
@@ -269,6 +269,7 @@ class TestHuggingFaceImages:
             number=(datasets.Value("int32"), [0, 2, 1, 1]),
             unknown=(datasets.Value("int32"), [-1, -1, -1, -1]),
             gaps=(datasets.Value("int32"), [0, 1, None, 1]),
+            partly=(datasets.Value("int32"), [0, -1, 0, 1]),
             text=(datasets.Value("string"), ["a", "b", "c", "d"]),
         )
 
@@ -291,6 +292,7 @@ class TestHuggingFaceImages:
             (("before", "class"), ("label_column (class)", "text (Value)")),
             (("number", "fine"), ("image_column (number)", "int32")),
             (("before", "gaps"), ("label_column (gaps)", "train, row 2", "None")),
+            (("before", "partly"), ("label_column (partly)", "train, row 1", "-1")),
             (("before", "text"), ("label_column (text)", "train, row 0", "'a'")),
         ):
             said = message(lambda arguments=arguments: load(*arguments))  # type: ignore[misc]
