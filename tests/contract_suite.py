@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "tests" / "contract").glob("*.yaml"))
+PREDICT_ALL = ["--trainer.accelerator=cpu", "--trainer.limit_predict_batches=1.0"]
 GOLDEN = ROOT / "tests" / "golden"
 
 
@@ -38,8 +38,13 @@ def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Ten
 
 def shell(*args: str | Path, **environment: str) -> subprocess.Popen[str]:
     """Starts the command line in a process of its own, as a user would."""
+    return python("../main.py", *args, **environment)
+
+
+def python(script: str, *args: str | Path, **environment: str) -> subprocess.Popen[str]:
+    """Starts a script of this directory."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *map(str, args)],
+        [sys.executable, str(ROOT / "tests" / script), *map(str, args)],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 from contract_suite import (
     CONFIGS,
     GOLDEN,
+    PREDICT_ALL,
     assert_same_weights,
     finished,
     kill_when,
     only_run,
+    python,
     shell,
     weights,
     without_dropout,
@@ -164,21 +167,31 @@ def test_weight_noise_changes_training_and_survives_a_kill(
     assert_same_weights(resumed.model.state_dict(), noisy)
 
 
-def test_two_processes(config: Path) -> None:
-    """Two processes of half the batch see what one sees, and write every prediction once."""
-    config = without_dropout(config)
-    flags = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=8"]
-    finished(shell("fit", f"--config={config}", "--trainer.default_root_dir=two", *flags))
-    one = run(["fit", f"--config={config}", "--trainer.default_root_dir=one"]).model.state_dict()
-    last = only_run(config.stem, "two") / "checkpoints" / "last.ckpt"
+def test_two_processes(config: Path, two_processes: Path) -> None:
+    """Two processes of half the batch learn what one learns, and write every prediction once, in order."""
+    last = only_run(config.stem, two_processes) / "checkpoints" / "last.ckpt"
+    one = run(["fit", f"--config={without_dropout(config)}"]).model.state_dict()
     for name, weight in weights(last).items():
         torch.testing.assert_close(weight, one[name], atol=1e-5, rtol=1e-4, msg=name)
-    flags = ["--trainer.accelerator=cpu", "--trainer.limit_predict_batches=1.0", "--data.batch_size=64"]
-    run(["predict", f"--ckpt_path={last}", *flags, "--predictions.directory=alone"])
-    flags += ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=32"]
-    finished(shell("predict", f"--ckpt_path={last}", *flags, "--predictions.directory=together"))
-    for path in Path("alone").iterdir():
-        assert path.read_bytes() == (Path("together") / path.name).read_bytes(), path.name
+    alone = Path("alone")
+    run(["predict", f"--ckpt_path={last}", *PREDICT_ALL, "--data.batch_size=64", f"--predictions.directory={alone}"])
+    for path in alone.iterdir():
+        assert path.read_bytes() == (two_processes / "together" / config.stem / path.name).read_bytes(), path.name
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every contract's fit and predict under DDP: one start of two processes for all of them."""
+    root = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    processes = [
+        python("two_processes.py", root, RANK=str(i), LOCAL_RANK=str(i), NODE_RANK="0", **place) for i in (0, 1)
+    ]
+    for process in processes:
+        finished(process, timeout=300)
+    return root
 
 
 def test_golden_checkpoint_still_works(config: Path) -> None:

@@ -1,0 +1,27 @@
+"""One of two processes that run every contract's fit and predict under DDP: two_processes.py DIRECTORY."""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from contract_suite import CONFIGS, PREDICT_ALL, only_run, without_dropout
+
+from lt_cli.cli import run
+
+DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+
+
+def main(root: Path) -> None:
+    """Leaves runs and predictions under the directory."""
+    os.chdir(root)
+    for config in CONFIGS:
+        run(["fit", f"--config={without_dropout(config)}", "--trainer.default_root_dir=.", "--data.batch_size=8", *DDP])
+        last = only_run(config.stem, ".") / "checkpoints" / "last.ckpt"
+        together = f"--predictions.directory=together/{config.stem}"
+        run(["predict", f"--ckpt_path={last}", "--data.batch_size=32", together, *PREDICT_ALL, *DDP])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
