@@ -8,7 +8,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli import checkpoint
-from lt_cli.errors import UserError
+from lt_cli.errors import UserError, did_you_mean
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_CONFIG = Path(__file__).with_name("default.yaml")
@@ -39,6 +39,11 @@ class Option:
         name = self.name.replace(".init_args", "")
         return float("inf") if name.startswith("--trainer.callbacks") else name.count(".")
 
+    @property
+    def only_prints(self) -> bool:
+        """Whether the option ends the program with something to read."""
+        return self.name in ("-h", "--help", "--print_config") or self.name.endswith(".help")
+
 
 @dataclass(frozen=True)
 class Invocation:
@@ -47,43 +52,55 @@ class Invocation:
     Attributes:
         args: The arguments to parse.
         name: The config's name, which its runs lie under.
-        root: The directory of all runs.
         ckpt_path: The checkpoint, found.
     """
 
     args: list[str]
-    name: str
-    root: Path
-    ckpt_path: Path | None
+    name: str = DEFAULT_NAME
+    ckpt_path: Path | None = None
 
 
 def arrange(args: list[str]) -> Invocation:
     """Puts configurations first and the more specific options last, so that the command line always wins.
 
-    Where no ``--config`` names a model, the checkpoint's configuration comes before it, or else the default.
+    Where no ``--config`` says the model's class, the checkpoint's configuration comes before it, or else the default.
 
     Raises:
-        UserError: If a configuration is missing, empty or broken, or evaluation has neither checkpoint nor config.
+        UserError: If there is no subcommand, a configuration is missing, empty or broken, or evaluation has
+            neither checkpoint nor config.
     """
-    command, rest = (args[0], args[1:]) if args else ("", [])
+    command, rest = (args[0], args[1:]) if args else ("nothing", [])
+    if command in ("-h", "--help"):
+        return Invocation(list(args))
     if command not in SUBCOMMANDS:
-        return Invocation(list(args), DEFAULT_NAME, Path(checkpoint.RUNS), None)
+        choices = f"{', '.join(SUBCOMMANDS[:-1])} or {SUBCOMMANDS[-1]}"
+        raise UserError(f"the first argument must be {choices}, not {command}" + did_you_mean(command, SUBCOMMANDS))
     options = _options(rest)
     configs = [option for option in options if option.name in ("--config", "-c")]
-    contents = [_read_yaml(option.value) for option in configs]
-    others = sorted((option for option in options if option not in configs), key=lambda option: option.depth)
+    contents = [_read_config(option) for option in configs]
+    said = [Option("--ckpt_path", ["--ckpt_path", str(path)]) for c in contents if (path := c.get("ckpt_path"))]
+    said += sorted((option for option in options if option not in configs), key=lambda option: option.depth)
     name = _config_name(configs)
-    root = _root(others, contents)
-    ckpt_path, others = _find_checkpoint(command, others, root, name)
+    ckpt_path, others = _find_checkpoint(command, said, _root(said, contents), name)
     base: list[str] = []
-    asks_for_help = any(option.name in ("-h", "--help") or option.name.endswith(".help") for option in others)
-    if not asks_for_help and not any("model" in content for content in contents):
+    if not any(_says_class(content.get("model")) for content in contents):
         base = ["--config", _base_config(command, others, ckpt_path)]
     run = checkpoint.run_of(ckpt_path) if ckpt_path else None
     if name is None:
         name = run.parent.name if run else ckpt_path.stem if ckpt_path else DEFAULT_NAME
     arranged = [command, *base, *(token for option in [*configs, *others] for token in option.tokens)]
-    return Invocation(arranged, name, root, ckpt_path)
+    return Invocation(arranged, name, ckpt_path)
+
+
+def check_files(args: list[str]) -> None:
+    """Reads each YAML file that an option names; called when parsing failed, as such a file may be the cause.
+
+    Raises:
+        UserError: If one is missing, empty or broken.
+    """
+    for option in _options(args[1:]):
+        if Path(option.value).suffix in (".yaml", ".yml"):
+            _read_yaml(option.value, option.name)
 
 
 def _options(tokens: list[str]) -> list[Option]:
@@ -97,34 +114,60 @@ def _options(tokens: list[str]) -> list[Option]:
     return options
 
 
-def _read_yaml(text: str) -> dict[str, Any]:
-    """The content of a configuration, given as a file or as YAML."""
+def _read_config(option: Option) -> dict[str, Any]:
+    """The content of a configuration, its trainer's fragment included."""
+    content = _read_yaml(option.value, option.name)
+    where = f"{option.value}: trainer"
+    if isinstance(trainer := content.get("trainer"), str):
+        content["trainer"] = _read_yaml(str(Path(option.value).parent / trainer), where)
+    return content | {"trainer": _options_of(content.get("trainer") or {}, where)}
+
+
+def _read_yaml(text: str, name: str) -> dict[str, Any]:
+    """Options and values, given as a file or as YAML."""
+    if not text:
+        raise UserError(f"{name} needs a file")
     path = Path(text) if "\n" not in text else None
     try:
         source = path.read_text(encoding="utf-8") if path else text
     except (OSError, UnicodeDecodeError) as error:
-        if ":" in text and not Path(text).suffix:
-            source = text
-        else:
-            raise UserError(f"--config {text}: {getattr(error, 'strerror', None) or error}") from error
+        if ": " not in text:
+            raise UserError(f"{name} {text}: {getattr(error, 'strerror', None) or error}") from error
+        source = text
     try:
         content = yaml.safe_load(source)
     except yaml.YAMLError as error:
-        raise UserError(f"--config {text} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} {text} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
-        raise UserError(f"--config {text} is empty")
+        raise UserError(f"{name} {text} is empty")
+    return _options_of(content, f"{name} {text}")
+
+
+def _options_of(content: Any, name: str) -> dict[str, Any]:
+    """The content, which must be a mapping."""
     if not isinstance(content, dict):
-        raise UserError(f"--config {text} must hold options and their values, not a {type(content).__name__}")
+        raise UserError(f"{name} must hold options and their values, not a {type(content).__name__}")
     return content
 
 
+def _says_class(part: Any) -> bool:
+    """Whether a part of a configuration stands by itself, or overrides parts of another."""
+    return isinstance(part, str) or (isinstance(part, dict) and "class_path" in part)
+
+
 def _config_name(configs: list[Option]) -> str | None:
-    """Runs lie under the name of the first configuration that is a file."""
-    return next((Path(option.value).stem for option in configs if Path(option.value).suffix in (".yaml", ".yml")), None)
+    """Runs lie under the name of the first configuration that is a file; a run's own config.yaml has the run's."""
+    path = next((Path(option.value) for option in configs if Path(option.value).suffix in (".yaml", ".yml")), None)
+    if path is not None and path.name == "config.yaml" and (path.parent / "checkpoints").is_dir():
+        return path.absolute().parent.parent.name
+    return path.stem if path else None
 
 
 def _root(options: list[Option], contents: list[dict[str, Any]]) -> Path:
-    said = [(content.get("trainer") or {}).get("default_root_dir") for content in contents]
+    """The directory of all runs."""
+    trainers = [content["trainer"] for content in contents]
+    trainers += [_read_yaml(option.value, option.name) for option in options if option.name == "--trainer"]
+    said = [trainer.get("default_root_dir") for trainer in trainers]
     said += [option.value for option in options if option.name == "--trainer.default_root_dir"]
     return Path(next((root for root in reversed(said) if root), checkpoint.RUNS))
 
@@ -142,11 +185,12 @@ def _find_checkpoint(
         name = name or DEFAULT_NAME
     found = checkpoint.find(which, root, name)
     if found is None:
-        place = f"{root}/{name or '*'}"
+        place = which if Path(which).is_dir() else f"{root}/{name or '*'}"
         if command == "fit" and which == "last":
             rank_zero_info(f"no run in {place} has a last checkpoint yet: starting one")
-            return None, rest
-        raise UserError(f"--ckpt_path {which}: no run in {place} has such a checkpoint; run fit first, or give a file")
+            return None, [*rest, Option("--ckpt_path", ["--ckpt_path=null"])]
+        kind = f"{which}.ckpt" if which in ("best", "last") else "checkpoint"
+        raise UserError(f"--ckpt_path {which}: no run in {place} has a {kind}; run fit first, or give a file")
     if str(found) != which:
         rank_zero_info(f"--ckpt_path {which} is {found}")
     return found, [*rest, Option("--ckpt_path", [f"--ckpt_path={found}"])]
@@ -158,7 +202,7 @@ def _base_config(command: str, options: list[Option], ckpt_path: Path | None) ->
         config = checkpoint.run_config(checkpoint.read(ckpt_path), ckpt_path)
         keys = config if command == "fit" else EVALUATED
         return yaml.safe_dump({key: config[key] for key in keys if key in config})
-    if command == "fit" or any(option.name == "--print_config" for option in options):
+    if command == "fit" or any(option.only_prints for option in options):
         return str(DEFAULT_CONFIG)
     raise UserError(
         f"{command} needs trained weights: give --ckpt_path=best, last or a file, "

@@ -1,19 +1,27 @@
 """What a checkpoint holds, where runs keep them, and how they are written and read without loss or risk."""
 
 import contextlib
+import inspect
+import itertools
 import os
 import pickle
+import pkgutil
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
-from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lt_cli.errors import UserError
+from lt_cli.parser import Parser
 from lt_cli.tasks.base import CHECKPOINT_FORMAT, Task
 
 RUNS = "runs"
@@ -70,25 +78,70 @@ def read(path: _PATH) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a checkpoint of tensors and plain types, or holds code, which is never run"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path} is truncated or no checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # damaged files fail in many ways
+        cause = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is truncated or no checkpoint: {cause}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a training checkpoint: it has no state_dict")
-    if (found := checkpoint.get("lt_cli", {}).get("format", 0)) > CHECKPOINT_FORMAT:
+    found = _ours(checkpoint).get("format", 0)
+    if not isinstance(found, int) or found > CHECKPOINT_FORMAT:
         raise UserError(f"{path} has format {found}, this version reads up to {CHECKPOINT_FORMAT}: update lt_cli")
     return checkpoint
+
+
+def _ours(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What ``Task.on_save_checkpoint`` added, or nothing."""
+    part = checkpoint.get("lt_cli")
+    return part if isinstance(part, dict) else {}
 
 
 def run_config(checkpoint: dict[str, Any], path: _PATH) -> dict[str, Any]:
     """The configuration of the run that wrote a checkpoint.
 
     Raises:
-        UserError: If it holds none, having been written outside the command line.
+        UserError: If it holds none, having been written outside the command line, or if it would call what no
+            configuration of ours calls.
     """
-    config: dict[str, Any] | None = checkpoint.get("lt_cli", {}).get("config")
-    if config is None:
+    config = _ours(checkpoint).get("config")
+    if not isinstance(config, dict) or not config.keys() >= {"model", "data"}:
         raise UserError(f"{path} holds no configuration (it was not written by lt_cli's command line): give --config")
+    for class_path in _class_paths(config):
+        if not _builds_a_part(class_path):
+            raise UserError(
+                f"{path} is refused: {class_path} in its configuration is not known to build a part of a run"
+            )
     return config
+
+
+def _class_paths(part: Any) -> Iterator[str]:
+    """Every class_path within a configuration."""
+    if isinstance(part, dict):
+        if isinstance(class_path := part.get("class_path"), str):
+            yield class_path
+        part = list(part.values())
+    if isinstance(part, list):
+        for below in part:
+            yield from _class_paths(below)
+
+
+def _builds_a_part(class_path: str) -> bool:
+    """Whether a class_path names a class, whose kind the parser checks, or a function annotated to return a part.
+
+    The parser calls any function that stands for an optimiser or a schedule, ``os.system`` included. What cannot
+    be found is the parser's to explain.
+    """
+    try:
+        part = pkgutil.resolve_name(class_path)
+    except (ImportError, AttributeError, ValueError):
+        return True
+    if inspect.isclass(part):
+        return True
+    try:
+        kind = get_type_hints(part).get("return")
+    except (NameError, TypeError):
+        return False
+    bases = kind.__mro__ if inspect.isclass(kind) else ()
+    return any(base in (nn.Module, Optimizer, LRScheduler) or base.__module__.startswith("lt_cli.") for base in bases)
 
 
 def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Path | None:
@@ -96,7 +149,7 @@ def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Path |
 
     Args:
         which: ``best`` or ``last`` of the newest run under ``root`` that has one; a file; or a directory, for
-            the best checkpoint of the newest run in it.
+            the best checkpoint of the newest run in it, or the last where no run has a best one.
         root: The directory of all runs.
         name: Only runs of the config of this name.
 
@@ -106,7 +159,9 @@ def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Path |
     if which in ("best", "last"):
         return _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
     if Path(which).is_dir():
-        return _newest(Path(which).glob("**/checkpoints/best.ckpt"))
+        return _newest(Path(which).glob("**/checkpoints/best.ckpt")) or _newest(
+            Path(which).glob("**/checkpoints/last.ckpt")
+        )
     return Path(which)
 
 
@@ -117,7 +172,23 @@ def _newest(paths: Any) -> Path | None:
 
 def run_of(path: Path) -> Path | None:
     """The run's directory that a checkpoint lies in, or None where it lies elsewhere."""
+    path = path if path.parent.name else path.absolute()
     return path.parent.parent if path.parent.name == "checkpoints" else None
+
+
+def new_run(parent: Path) -> Path:
+    """A new directory named by the time; making it is what keeps two runs of one second apart."""
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        run = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            run.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"--trainer.default_root_dir: {run} cannot be made: {error.strerror}") from error
+    return run
 
 
 def restore_data(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:
@@ -142,13 +213,16 @@ def load(path: str | Path) -> Run:
     """
     file = find(str(path))
     if file is None:
-        raise UserError(f"there is no best checkpoint under {path}")
+        raise UserError(f"there is no checkpoint under {path}")
     checkpoint = read(file)
     config = run_config(checkpoint, file)
-    parser = ArgumentParser(exit_on_error=False)
+    parser = Parser()
     parser.add_subclass_arguments(Task, "model")
     parser.add_subclass_arguments(LightningDataModule, "data")
-    parts = parser.instantiate_classes(parser.parse_object({name: config[name] for name in ("model", "data")}))
+    try:
+        parts = parser.instantiate_classes(parser.parse_object({name: config[name] for name in ("model", "data")}))
+    except UserError as error:
+        raise UserError(f"the configuration in {file}: {error}") from error
     task, data = parts.model, parts.data
     restore_data(data, checkpoint)
     task.attach(data)

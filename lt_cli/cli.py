@@ -2,17 +2,17 @@
 
 import os
 import sys
-import time
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
 
-from lt_cli.arguments import SUBCOMMANDS, Invocation, arrange
+from lt_cli.arguments import Invocation, arrange, check_files
 from lt_cli.callbacks.checkpoints import Checkpoints
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.callbacks.first_page import FirstPage
@@ -22,9 +22,10 @@ from lt_cli.callbacks.sample_images import SampleImages
 from lt_cli.callbacks.signals import Signals, Stopped
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.weight_noise import WeightNoise
-from lt_cli.checkpoint import CheckpointIO, read, restore_data, run_of
-from lt_cli.errors import UserError, explain
+from lt_cli.checkpoint import RUNS, CheckpointIO, new_run, read, restore_data, run_of
+from lt_cli.errors import UserError
 from lt_cli.loggers import run_loggers
+from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
 from lt_cli.tasks.base import Task
 
@@ -35,36 +36,18 @@ TRACEBACK = "LT_CLI_TRACEBACK"
 """Environment variable: set it to see the traceback behind a one-line error."""
 
 
-class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one line and exceptions."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises what the user did wrong, without the usage of five hundred options."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        raise UserError(explain(message, self._option_names())) from ex
-
-    def _option_names(self) -> set[str]:
-        """Every option of this parser and of the subcommands below it."""
-        names = {name for action in self._actions for name in action.option_strings}
-        below = (action.choices.values() for action in self._actions if isinstance(action.choices, dict))
-        return names.union(*(parser._option_names() for parsers in below for parser in parsers))
-
-
 class CLI(LightningCLI):
     """One run: its parsed configuration, its task, its data, its trainer."""
 
     def __init__(self, invocation: Invocation) -> None:
         """Parses, builds, and runs the subcommand."""
         self.invocation = invocation
-        strict = {"allow_abbrev": False}
         super().__init__(
             Task,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=Parser,
-            parser_kwargs={**strict, **{command: dict(strict) for command in SUBCOMMANDS}},
             save_config_callback=None,
             seed_everything_default=0,
             auto_configure_optimizers=False,
@@ -85,8 +68,12 @@ class CLI(LightningCLI):
             parser.add_argument(f"--{name}", type=callback | None, default=None, help=callback.__doc__)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses, whatever stands in sys.argv."""
-        self.config = parser.parse_args(args)
+        """Parses, whatever stands in sys.argv; a broken file explains more than what it led to."""
+        try:
+            self.config = parser.parse_args(args)
+        except UserError:
+            check_files(args)
+            raise
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the configuration is the only source, and ``arrange`` has taken the checkpoint's into it."""
@@ -95,11 +82,9 @@ class CLI(LightningCLI):
         """Builds task, data and trainer; a constructor's refusal is the user's to mend."""
         try:
             super().instantiate_classes()
-        except (UserError, MisconfigurationException):
-            raise
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, ImportError, MisconfigurationException) as error:
             root: BaseException = error
-            while root.__cause__ is not None:
+            while root.__cause__ is not None and not isinstance(root, UserError):
                 root = root.__cause__
             raise UserError(str(root)) from error
         self._dump_config()
@@ -111,14 +96,18 @@ class CLI(LightningCLI):
         """A trainer whose logs, checkpoints and predictions lie in one directory."""
         config = self.config_init[self.subcommand]
         trainer_config = {**config.trainer, **kwargs}
-        run = self._run_directory()
+        run = self._run_directory(Path(config.trainer.default_root_dir or RUNS) / self.invocation.name)
         checkpoints = config.checkpoints
         callbacks = [ExactResume(), *(config[name] for name in FLAGS if config[name] is not None)]
         callbacks += [config.predictions, Throughput()]
         if not trainer_config["fast_dev_run"] and trainer_config["enable_checkpointing"] is not False:
             callbacks += [checkpoints, Signals(checkpoints)]
         if self.subcommand == "fit":
-            callbacks += [FirstPage(), SaveConfigCallback(self._parser("fit"), self.config["fit"], overwrite=True)]
+            callbacks.append(FirstPage())
+        if self.subcommand == "fit" and not trainer_config["fast_dev_run"]:
+            anew = self.config["fit"].clone()
+            anew.ckpt_path = None  # the file is a run's configuration, not a session's
+            callbacks.append(SaveConfigCallback(self._parser("fit"), anew, overwrite=True))
         if trainer_config["logger"] is None or trainer_config["logger"] is True:
             trainer_config["logger"] = run_loggers(run)
         if trainer_config["logger"]:
@@ -130,14 +119,18 @@ class CLI(LightningCLI):
         trainer_config["callbacks"] = [*given, *callbacks]
         trainer_config["default_root_dir"] = run
         trainer_config["plugins"] = [*_as_list(trainer_config["plugins"]), CheckpointIO()]
-        return self.trainer_class(**trainer_config)
+        try:
+            return self.trainer_class(**trainer_config)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            asked = (f"--trainer.{name}={config.trainer[name]}" for name in ("accelerator", "devices", "strategy"))
+            raise UserError(f"{' '.join(asked)}: {error}") from error
 
-    def _run_directory(self) -> Path:
-        """The checkpoint's run, or a new one named by the time; Lightning lets the first process decide."""
+    def _run_directory(self, parent: Path) -> Path:
+        """The checkpoint's run, or a new one, made by the first process: Lightning tells its answer to the others."""
         ckpt_path = self.invocation.ckpt_path
         if ckpt_path is not None and (run := run_of(ckpt_path)) is not None:
             return run
-        return self.invocation.root / self.invocation.name / time.strftime("%Y-%m-%d_%H-%M-%S")
+        return new_run(parent) if getattr(rank_zero_only, "rank", 0) == 0 else parent / "run"
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -160,7 +153,10 @@ def run(args: list[str]) -> CLI:
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
     quieten()
-    return CLI(arrange(args))
+    try:
+        return CLI(arrange(args))
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from error
 
 
 def main() -> None:
@@ -170,7 +166,9 @@ def main() -> None:
     except Stopped as stopped:
         print(stopped.message, file=sys.stderr)
         sys.exit(stopped.code)
-    except (UserError, MisconfigurationException, OSError) as error:
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (UserError, OSError) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)

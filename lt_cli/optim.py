@@ -69,3 +69,9 @@ class WarmupCosine(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Only where it stands: lengths and peaks are the configuration's, also when a run is resumed."""
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+    def stand_at(self, step: int) -> None:
+        """Goes on from this step, with the learning rates that a run of this configuration has there."""
+        self.last_epoch = step
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate

@@ -19,7 +19,7 @@ def causal_backbone(path: str) -> CausalBackbone:
     """
     file = find(path)
     if file is None:
-        raise UserError(f"there is no best checkpoint under {path}")
+        raise UserError(f"there is no checkpoint under {path}")
     backbone = load(file).task.backbone
     if not isinstance(backbone, CausalBackbone):
         raise UserError(f"the backbone of {file} is a {type(backbone).__name__}, not a causal one")
@@ -44,7 +44,7 @@ class CheckpointPalette(Palette):
         """The colours (K, C), whatever the pictures."""
         file = find(self.path)
         if file is None:
-            raise UserError(f"there is no best checkpoint under {self.path}")
+            raise UserError(f"there is no checkpoint under {self.path}")
         for part in read(file).values():
             if isinstance(part, dict) and "centroids" in part:
                 return part["centroids"].numpy()  # type: ignore[no-any-return]

@@ -3,7 +3,6 @@
 import shutil
 import sys
 import tempfile
-from pathlib import Path
 
 from contract_suite import GOLDEN, ROOT, only_run
 

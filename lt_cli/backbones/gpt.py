@@ -238,6 +238,9 @@ class GPT(CausalBackbone):
         return F.linear(features, weight)
 
     def make_cache(self, batch_size: int, max_len: int) -> KeyValueCache:
-        """An empty cache, in the dtype and on the device of the weights."""
+        """An empty cache, on the device of the weights, in the dtype that keys and values will have."""
         shape = (batch_size, self.num_heads, max_len, self.embed_dim // self.num_heads)
-        return KeyValueCache(self.num_layers, shape, like=self.position_embedding.weight)
+        like = self.position_embedding.weight.detach()
+        if torch.is_autocast_enabled(like.device.type):
+            like = like.to(torch.get_autocast_dtype(like.device.type))
+        return KeyValueCache(self.num_layers, shape, like)

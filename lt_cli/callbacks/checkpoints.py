@@ -1,5 +1,6 @@
 """Two checkpoints per run, always there: best.ckpt and last.ckpt."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Checkpoints(Checkpoint):
         self.every_minutes = every_minutes
         self.best_score: float | None = None
         self._saved_at = time.monotonic()
-        self._step_at_save = 0
+        self._step = self._saved_step = 0
 
     @staticmethod
     def path(trainer: Trainer, which: str) -> Path:
@@ -39,28 +40,35 @@ class Checkpoints(Checkpoint):
         """Writes last.ckpt; called on all processes."""
         path = self.path(trainer, "last")
         trainer.save_checkpoint(path)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
         return path
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts with the training."""
         self._saved_at = time.monotonic()
-        self._step_at_save = trainer.global_step
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves between two optimiser steps only, as a checkpoint holds no gathered gradients."""
-        if trainer.global_step == self._step_at_save:
+        """Saves between two optimiser steps only, as a checkpoint holds no gathered gradients.
+
+        The last step of an epoch waits for the validation, which a resumed run would leave out; the last of a run
+        that ends within an epoch does not wait, so that a longer run goes on there.
+        """
+        stepped = trainer.global_step != self._step
+        self._step = trainer.global_step
+        if not stepped or trainer.is_last_batch:
             return
-        self._step_at_save = trainer.global_step
-        due = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+        due = ends or time.monotonic() - self._saved_at >= 60 * self.every_minutes
         if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
             self.save_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Every epoch leaves a last.ckpt."""
-        self.save_last(trainer)
+        if trainer.is_last_batch or trainer.global_step != self._saved_step:
+            self.save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the best of what validation has seen."""
@@ -73,7 +81,8 @@ class Checkpoints(Checkpoint):
                 f"it logged {sorted(trainer.callback_metrics)}"
             )
         score = float(trainer.callback_metrics[name])
-        if self.best_score is None or (score < self.best_score if mode == "min" else score > self.best_score):
+        best = math.nan if self.best_score is None else self.best_score
+        if math.isnan(best) or (score < best if mode == "min" else score > best):
             self.best_score = score
             trainer.save_checkpoint(self.path(trainer, "best"))
 

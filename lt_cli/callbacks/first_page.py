@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lt_cli.data.base import DataModule
-from lt_cli.tasks.base import Task, run_directory
+from lt_cli.tasks.base import Task, evaluating, run_directory
 
 
 class FirstPage(Callback):
@@ -25,15 +25,14 @@ class FirstPage(Callback):
     def _print(self, trainer: Trainer, pl_module: LightningModule, run: Path) -> None:
         """Looks at one batch, without moving the run: no random number, no gradient, no statistic is left changed."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        lines = []
+        shown: list[str] = []
+        measured: list[str] = []
         if isinstance(data, DataModule) and isinstance(pl_module, Task):
-            batch = data.splits["train"].batch(range(min(data.batch_size, len(data.splits["train"]))), epoch=0)
-            lines += [*data.describe(), *data.preview(batch, run)]
-        lines.append(_parameters(pl_module))
-        if isinstance(data, DataModule) and isinstance(pl_module, Task):
-            lines += _first_loss(trainer, pl_module, data, batch)
-        lines.append(f"run: {run}")
-        rank_zero_info("\n".join(["", *lines, ""]))
+            with torch.random.fork_rng([pl_module.device] if pl_module.device.type == "cuda" else []):
+                batch = data.splits["train"].batch(range(min(data.batch_size, len(data.splits["train"]))), epoch=0)
+                shown = [*data.describe(), *data.preview(batch, run)]
+                measured = _first_loss(trainer, pl_module, data, batch)
+        rank_zero_info("\n".join(["", *shown, _parameters(pl_module), *measured, f"run: {run}", ""]))
 
 
 def _parameters(module: LightningModule) -> str:
@@ -44,11 +43,8 @@ def _parameters(module: LightningModule) -> str:
 
 def _first_loss(trainer: Trainer, task: Task, data: DataModule, batch: dict[str, Any]) -> list[str]:
     """The loss of the first batch, and a guess of an epoch's time from one forward and backward pass."""
-    batch = move_data_to_device(batch, task.device)
-    devices = [task.device] if task.device.type == "cuda" else []
-    training = [module for module in task.modules() if module.training]
-    task.eval()
-    with torch.random.fork_rng(devices), trainer.precision_plugin.forward_context():
+    batch = move_data_to_device(trainer.precision_plugin.convert_input(batch), task.device)
+    with evaluating(task), trainer.precision_plugin.forward_context():
         with torch.no_grad():
             loss = task.step(batch, "train")["loss"].item()
         lines = [f"first loss: {loss:.4f}"]
@@ -56,12 +52,12 @@ def _first_loss(trainer: Trainer, task: Task, data: DataModule, batch: dict[str,
             lines[0] += f" (ln V = {math.log(data.vocab_size):.4f})"
         if trainer.world_size == 1:
             began = time.perf_counter()
-            task.step(batch, "train")["loss"].backward()  # type: ignore[no-untyped-call]
-            task.zero_grad(set_to_none=True)
+            trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
+            torch.autograd.grad(task.step(batch, "train")["loss"], trained, allow_unused=True)
+            if task.device.type == "cuda":
+                torch.cuda.synchronize(task.device)
             seconds, steps = time.perf_counter() - began, trainer.num_training_batches
             lines.append(
                 f"time: about {1000 * seconds:,.1f} ms a step, {seconds * steps:,.0f} s an epoch of {steps:,} steps"
             )
-    for module in training:
-        module.training = True
     return lines

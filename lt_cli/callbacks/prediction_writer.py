@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lt_cli.data.base import DataModule
+from lt_cli.data.base import DataModule, write_rows
 from lt_cli.errors import UserError
 from lt_cli.tasks.base import run_directory
 
@@ -48,13 +48,17 @@ class PredictionWriter(Callback):
         columns, self._columns = _gather(self._columns), {}
         data = trainer.datamodule  # type: ignore[attr-defined]
         run = run_directory(trainer)
-        if not trainer.is_global_zero or not columns or not isinstance(data, DataModule):
+        if not trainer.is_global_zero or not columns:
             return
         order = sorted(range(len(columns["index"])), key=columns["index"].__getitem__)
         columns = {name: [values[i] for i in order] for name, values in columns.items()}
         directory = Path(self.directory) if self.directory else run / "predictions" / time.strftime("%Y-%m-%d_%H-%M-%S")
         directory.mkdir(parents=True, exist_ok=True)
-        for path in data.write_predictions(columns, directory, self.format):
+        if isinstance(data, DataModule):
+            paths = data.write_predictions(columns, directory, self.format)
+        else:
+            paths = [write_rows(columns, directory / f"predictions.{self.format}")]
+        for path in paths:
             rank_zero_info(f"predictions: {path}")
 
 

@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from numpy.typing import NDArray
 
 from lt_cli.errors import UserError
-from lt_cli.tasks.base import run_directory
 from lt_cli.pictures import grid, save_png
+from lt_cli.tasks.base import evaluating, run_directory
 
 
 @runtime_checkable
@@ -66,11 +66,8 @@ class SampleImages(Callback):
         path = run / "pictures" / f"samples-{trainer.global_step:07d}.png"
         if path == self._newest:
             return
-        was_training = pl_module.training
-        pl_module.eval()
-        with trainer.precision_plugin.forward_context():
+        with evaluating(pl_module), trainer.precision_plugin.forward_context():
             sheet = grid(pl_module.sample_images(self.num_samples), self.num_columns)
-        pl_module.train(was_training)
         self._newest = save_png(sheet, path)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM end a run between two steps, with a checkpoint, and say how to go on."""
 
+import shlex
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -54,10 +56,19 @@ class Signals(Callback):
             return
         number = self._received or signal.SIGTERM
         path = self.checkpoints.save_last(trainer)
-        raise Stopped(number, f"stopped at step {trainer.global_step}; go on with: fit --ckpt_path={path}")
+        program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]  # python main.py, python -m lt_cli or lt-cli
+        command = shlex.join([*program, "fit", f"--ckpt_path={path}"])
+        raise Stopped(number, f"stopped at step {trainer.global_step}; go on with: {command}")
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives the signals back."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives the signals back, before Lightning does so with those that it took earlier."""
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives the signals back, as no end of training follows."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()

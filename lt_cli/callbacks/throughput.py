@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
@@ -16,6 +17,7 @@ class Throughput(Callback):
         """Counts nothing yet."""
         self._seconds, self._count = 0.0, 0
         self._began = 0.0
+        self._logged_step = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Starts the step's clock."""
@@ -27,11 +29,14 @@ class Throughput(Callback):
         """Logs the mean since the last log, at the trainer's interval."""
         if not isinstance(batch, dict):
             return
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        due = interval and trainer.global_step % interval == 0 and trainer.global_step != self._logged_step
+        if due and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # until here the GPU may be steps behind
         self._seconds += time.perf_counter() - self._began
         unit = "tokens" if "input_ids" in batch else "rows"
         self._count += batch["input_ids"].numel() if unit == "tokens" else len(batch["index"])
-        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        if trainer.global_step % interval == 0 and self._seconds:
+        if due and self._seconds:
             rate = self._count * trainer.world_size / self._seconds
             pl_module.log(f"train/{unit}_per_second", rate, batch_size=1)
-            self._seconds, self._count = 0.0, 0
+            self._seconds, self._count, self._logged_step = 0.0, 0, trainer.global_step

@@ -79,10 +79,9 @@ class BatchSampler:
         self, *, num_rows: int, batch_size: int, shuffle: bool, even: bool, seed: int, rank: int, world_size: int
     ) -> None:
         """Starts at epoch 0, row 0."""
-        self.num_rows = num_rows - num_rows % world_size if even else num_rows
+        self.num_rows, self.shuffle, self.even, self.seed = num_rows, shuffle, even, seed
+        self.rank, self.world_size = rank, world_size
         self.global_batch_size = batch_size * world_size
-        self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
-        self.total_rows = num_rows
         self.epoch = 0
         self.start_row = 0
 
@@ -90,20 +89,29 @@ class BatchSampler:
         """Chooses the epoch whose order comes next; Lightning calls it."""
         self.epoch = epoch
 
+    def end(self, start_row: int) -> int:
+        """Where an epoch ends that goes on from a row: all processes get equally many rows if they must."""
+        return self.num_rows - (self.num_rows - start_row) % self.world_size if self.even else self.num_rows
+
+    def batches_from(self, start_row: int) -> int:
+        """Batches that this rank has from a row on."""
+        full, rest = divmod(self.end(start_row) - start_row, self.global_batch_size)
+        return full + (rest > self.rank)
+
     def __len__(self) -> int:
         """Batches that this rank has in a whole epoch."""
-        full, rest = divmod(self.num_rows, self.global_batch_size)
-        return full + (rest > self.rank)
+        return self.batches_from(0)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         """This rank's share of each global batch from ``start_row`` on."""
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.total_rows, generator=generator)
+            order = torch.randperm(self.num_rows, generator=generator)
         else:
-            order = torch.arange(self.total_rows)
-        for first in range(self.start_row, self.num_rows, self.global_batch_size):
-            rows = order[first : min(first + self.global_batch_size, self.num_rows)]
+            order = torch.arange(self.num_rows)
+        end = self.end(self.start_row)
+        for first in range(self.start_row, end, self.global_batch_size):
+            rows = order[first : min(first + self.global_batch_size, end)]
             if share := rows.tensor_split(self.world_size)[self.rank].tolist():
                 yield self.epoch, share
 
@@ -146,19 +154,28 @@ class Loader:
             generator=torch.Generator(),  # of its own, so that iterating draws nothing from the global one
         )
         self._state = {"epoch": 0, "rows": 0}
+        self._resuming = False
+
+    @property
+    def batches_done(self) -> int:
+        """Batches of the epoch that are done, counted in those of this loader, so that the rest is still to come."""
+        return len(self.sampler) - self.sampler.batches_from(self._state["rows"])
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches that the current epoch still has."""
-        resumed = self._state["rows"] if self._state["epoch"] == self.sampler.epoch else 0
-        rows = self.sampler.start_row = resumed if resumed < self.sampler.num_rows else 0
-        self._state = {"epoch": self.sampler.epoch, "rows": rows}
+        """The batches of the current epoch; once after ``load_state_dict``, those that it still has."""
+        epoch, rows = self.sampler.epoch, self._state["rows"]
+        if not self._resuming or self._state["epoch"] != epoch or rows == self.sampler.end(rows):
+            rows = 0
+        self._resuming = False
+        self.sampler.start_row, end = rows, self.sampler.end(rows)
+        self._state = {"epoch": epoch, "rows": rows}
         for batch in self._loader:
-            rows = min(rows + self.sampler.global_batch_size, self.sampler.num_rows)
-            self._state = {"epoch": self.sampler.epoch, "rows": rows}
+            rows = min(rows + self.sampler.global_batch_size, end)
+            self._state = {"epoch": epoch, "rows": rows}
             yield batch
 
     def state_dict(self) -> dict[str, int]:
@@ -166,8 +183,22 @@ class Loader:
         return dict(self._state)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next iteration over the same epoch begin after the rows already handed out."""
+        """Makes the next iteration, if it is over the same epoch, begin after the rows already handed out."""
         self._state = dict(state)
+        self._resuming = True
+
+
+def write_rows(columns: dict[str, list[Any]], path: Path) -> Path:
+    """Writes equally long columns, row by row, as the suffix says: .csv or .jsonl; returns the path."""
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            writer = csv.DictWriter(file, fieldnames=list(columns))
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return path
 
 
 class DataModule(LightningDataModule, ABC):
@@ -224,16 +255,7 @@ class DataModule(LightningDataModule, ABC):
             directory: An existing directory.
             format: ``csv`` or ``jsonl``.
         """
-        path = directory / f"predictions.{format}"
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        with path.open("w", encoding="utf-8", newline="") as file:
-            if format == "csv":
-                writer = csv.DictWriter(file, fieldnames=list(columns))
-                writer.writeheader()
-                writer.writerows(rows)
-            else:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        return [path]
+        return [write_rows(columns, directory / f"predictions.{format}")]
 
     def loader(self, name: SplitName) -> Loader:
         """The one place where a split becomes batches, for every stage and number of processes."""

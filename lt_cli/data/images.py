@@ -153,7 +153,7 @@ class HuggingFaceImages(ImageSource):
 
     Args:
         path: Name on the hub, or a directory.
-        name: Configuration of the dataset, where it has several.
+        config_name: Configuration of the dataset, where it has several.
         image_column: Column of the pictures; found by its type where only one is of type Image.
         label_column: Column of the classes; found by its type where only one is of type ClassLabel.
         train_split: Split to train on; may be a slice, such as ``train[:1000]``.
@@ -164,14 +164,15 @@ class HuggingFaceImages(ImageSource):
         self,
         *,
         path: str,
-        name: str | None = None,
+        config_name: str | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
         train_split: str = "train",
         test_split: str | None = "test",
     ) -> None:
         """Reads nothing."""
-        self.path, self.name, self.image_column, self.label_column = path, name, image_column, label_column
+        self.path, self.config_name = path, config_name
+        self.image_column, self.label_column = image_column, label_column
         self.split_names = {"train": train_split, "test": test_split}
 
     def prepare(self) -> None:
@@ -203,9 +204,9 @@ class HuggingFaceImages(ImageSource):
         import datasets
 
         try:
-            return datasets.load_dataset(self.path, self.name, split=split_name)
+            return datasets.load_dataset(self.path, self.config_name, split=split_name)
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-            named = f"path ({self.path}), name ({self.name}), split ({split_name})"
+            named = f"path ({self.path}), config_name ({self.config_name}), split ({split_name})"
             cure = "set path to a name on the hub or a directory, train_split and test_split to its splits or null"
             raise UserError(f"{named} could not be loaded: {_one_line(error)}\n{cure}") from error
 

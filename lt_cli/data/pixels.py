@@ -166,6 +166,11 @@ class PixelData(DataModule):
         """Quantises the splits that the stage needs and does not have yet."""
         if self.centroids is None:
             self._fit_palette()
+        if self.palette.num_colors not in (None, self.vocab_size):
+            raise UserError(
+                f"the palette has {self.palette.num_colors} colours, the run that goes on learned {self.vocab_size}: "
+                f"set --data.palette.num_colors={self.vocab_size}, or start a new run"
+            )
         wanted = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}
         for name in wanted[stage]:
             if name not in self.splits:
@@ -277,6 +282,8 @@ class PixelData(DataModule):
                 "set --data.val_fraction or give more pictures"
             )
         order = np.random.default_rng(self.split_seed).permutation(len(images))
+        if self.image_shape is None:
+            self.image_shape = (images.images.shape[1], images.images.shape[2])
         if self.label_names is None:
             self.label_names = images.label_names
         return {"train": images.take(np.sort(order[num_val:])), "val": images.take(np.sort(order[:num_val]))}
@@ -289,8 +296,6 @@ class PixelData(DataModule):
         elif images.labels is not None and images.label_names != self.label_names:
             raise UserError(f"labels of {name} ({images.label_names}) are not those of training ({self.label_names})")
         shape = (images.images.shape[1], images.images.shape[2])
-        if self.image_shape is None:
-            self.image_shape = shape
         if shape != self.image_shape:
             raise UserError(
                 f"pictures of {name} have size {shape}, the training pictures {self.image_shape}: set --data.size"

@@ -2,7 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +24,25 @@ from lt_cli.version import VERSION
 Stage = Literal["train", "val", "test"]
 MetricFactories = dict[str, Callable[[int], Metric]]
 
+CHECKPOINT_FORMAT = 1
+"""Counts changes of what a checkpoint holds; every later version reads every earlier format."""
+
+
 def run_directory(trainer: Trainer) -> Path:
     """Where the run's files go, as the first process says; called on all processes, or it waits for them."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-CHECKPOINT_FORMAT = 1
-"""Counts changes of what a checkpoint holds; every later version reads every earlier format."""
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; afterwards each part is in the mode that it was in."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class Task(LightningModule, ABC):
@@ -137,9 +150,9 @@ class Task(LightningModule, ABC):
             self._built = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch; logged at the trainer's interval only, as each log costs 0.2 ms."""
+        """Loss of one batch; logged in the steps that Lightning writes only, as each log costs 0.2 ms."""
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
-        return self._step_and_log(batch, "train", log=self.global_step % interval == 0)
+        return self._step_and_log(batch, "train", log=interval > 0 and (self.global_step + 1) % interval == 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; the epoch's mean is logged."""
@@ -177,7 +190,7 @@ class Task(LightningModule, ABC):
         """The optimiser over the parameter groups, and the schedule per optimiser step."""
         optimizer = self.optimizer_factory(parameter_groups(self))
         self._group_settings = [_settings(optimizer)]
-        if self.schedule_factory is None:
+        if self.schedule_factory is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # not declared
             return optimizer
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps == float("inf"):
@@ -197,7 +210,8 @@ class Task(LightningModule, ABC):
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
-            raise UserError(f"the checkpoint is of another model: {_mismatch(str(error))}") from error
+            file = f" {self._trainer.ckpt_path}" if self._trainer is not None and self._trainer.ckpt_path else ""
+            raise UserError(f"the checkpoint{file} is of another model: {_mismatch(str(error))}") from error
 
     def on_validation_start(self) -> None:
         """Refuses to score weights that nobody trained."""
@@ -247,14 +261,22 @@ class Task(LightningModule, ABC):
             self.trainer.optimizers, loaded, self._group_settings, strict=True
         ):
             for group, old, new in zip(optimizer.param_groups, old_groups, new_groups, strict=True):
+                if unknown := sorted(new.keys() - group.keys()):
+                    raise UserError(
+                        f"{type(optimizer).__name__} has {unknown[0]}, which the checkpoint's optimiser has not: "
+                        "go on with the same --model.optimizer, or start anew without --ckpt_path"
+                    )
                 for name in (n for n in new if n in old and old[n] != new[n]):
                     rank_zero_info(f"resuming with {name} {new[name]} (was {old[name]})")
                     group[name] = new[name] if name != "lr" else group["lr"] * new["lr"] / old["lr"]
-                    if name == "lr" and "initial_lr" in group:
-                        group["initial_lr"] = new["lr"]
+                if self.schedule_factory is None and "lr" in new:
+                    group["lr"] = new["lr"]
+                group["initial_lr"] = new.get("lr", group["lr"])
         for config in self.trainer.lr_scheduler_configs:
             if hasattr(config.scheduler, "base_lrs"):
                 config.scheduler.base_lrs = [g["initial_lr"] for g in config.scheduler.optimizer.param_groups]
+            if isinstance(config.scheduler, WarmupCosine):
+                config.scheduler.stand_at(self.trainer.global_step)
 
 
 def _mismatch(message: str) -> str:

@@ -1,6 +1,6 @@
 """Classification of pictures from their pixel tokens: joint fine-tuning, or a linear probe on any layer."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +28,11 @@ class PixelClassification(Task):
         schedule: Built from the optimiser and the run's number of optimiser steps; null keeps the learning rate.
         layer: Blocks below the features that are pooled, 0 to num_layers; null for the backbone's own output.
         generative_weight: Weight of the generative loss beside the classification loss.
-        metrics: Functions of the number of classes that make torchmetrics; logged under their names.
+        metrics: Functions of the number of classes that make torchmetrics; logged under their names. Without an
+            ``accuracy`` among them, the lowest loss says which checkpoint is best.
     """
 
-    monitor = ("val/accuracy", "max")
+    monitor: tuple[str, Literal["min", "max"]] = ("val/accuracy", "max")
     backbone: CausalBackbone
 
     def __init__(
@@ -51,6 +52,8 @@ class PixelClassification(Task):
         if generative_weight < 0:
             raise UserError(f"generative_weight ({generative_weight}) must not be negative")
         self.layer, self.generative_weight, self.metric_factories = layer, generative_weight, metrics
+        if "accuracy" not in metrics:
+            self.monitor = ("val/loss", "min")
 
     def problems(self, data: DataModule) -> list[str]:
         """Sizes, the start token, and labels to learn."""
@@ -62,9 +65,15 @@ class PixelClassification(Task):
         return found
 
     def build(self, data: DataModule) -> None:
-        """A linear head as wide as the labels, at zero, and the metrics."""
+        """A linear head as wide as the labels, at zero, and the metrics.
+
+        A probe's features are standardised by running statistics first, as a middle layer knows no norm and its
+        pooled features differ little (He et al. 2021, https://arxiv.org/abs/2111.06377, appendix A.1).
+        """
         assert data.label_names is not None
         num_classes = len(data.label_names)
+        if self.layer is not None:
+            self.standardize = nn.BatchNorm1d(self.backbone.embed_dim, affine=False)
         self.head = nn.Linear(self.backbone.embed_dim, num_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -79,11 +88,16 @@ class PixelClassification(Task):
             - output: (B, C)
         """
         if self.layer is not None:
-            features = self.backbone.hidden_states(inputs, self.layer)
-            features = F.layer_norm(features, features.shape[-1:])
-        elif features is None:
-            features = self.backbone(inputs)
-        return self.head(features.mean(dim=1))  # type: ignore[no-any-return]
+            pooled = self._standardized(self.backbone.hidden_states(inputs, self.layer).mean(dim=1))
+        else:
+            pooled = (self.backbone(inputs) if features is None else features).mean(dim=1)
+        return self.head(pooled)  # type: ignore[no-any-return]
+
+    def _standardized(self, pooled: Tensor) -> Tensor:
+        """By the batch in training, where it has more than one row, and by the running statistics otherwise."""
+        norm = self.standardize
+        use_batch = norm.training and len(pooled) > 1
+        return F.batch_norm(pooled, norm.running_mean, norm.running_var, training=use_batch)
 
     def step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """Joint loss, its parts, and the scores for the metrics."""

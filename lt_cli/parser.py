@@ -1,0 +1,137 @@
+"""Lightning's parser with messages in one line: the option's full name, the value and the rule."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lt_cli.errors import UserError, did_you_mean
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, less abbreviations, and with errors that are one line and exceptions."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes whole names only, also within classes, whose parsers jsonargparse makes from this one."""
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises what the user did wrong, without the usage of five hundred options."""
+        message = unknown_option(message, self._option_names())
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise UserError(explain(message.removeprefix('Parser key "config": '))) from ex
+
+    def _option_names(self) -> set[str]:
+        """Every option of this parser and of the subcommands below it."""
+        names = {name for action in self._actions for name in action.option_strings}
+        below = (action.choices.values() for action in self._actions if isinstance(action.choices, dict))
+        return names.union(*(parser._option_names() for parsers in below for parser in parsers))
+
+
+def unknown_option(message: str, known_options: Iterable[str]) -> str:
+    """A parser's message, or its words for an unknown option replaced by ours and a suggestion."""
+    if match := re.match(r"unrecognized arguments: (\S+)", message):
+        option = match[1]
+    elif match := re.match(r"(Subcommand|Group) '(.+)' does not accept option '(.+)'", message):
+        option = f"--{match[3]}" if match[1] == "Subcommand" else f"--{match[2]}.{match[3]}"
+    else:
+        return message
+    return f"there is no option {option}" + did_you_mean(option.split("=")[0], set(known_options) - {"--help"})
+
+
+KEY = re.compile(r'Parser key "([^"]+)":$')
+CLASS = re.compile(r"Problem with given class_path '([^']+)':$")
+VALUE = re.compile(r"Given value: (?:NestedArg\(key='.*', val=(?P<nested>.*)\)|(?P<plain>.*?)(?:\. Got value: .*)?)$")
+NOISE = re.compile(
+    r"$|Does not validate|Subtypes:|Errors:|Given value type:|Expected a path but|Expected a <class 'NoneType'>"
+    r"|Validation failed"
+)
+"""Lines of jsonargparse that name types and branches of unions, not the mistake."""
+EXPECTED = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])\.?(?: Got value: (.*))?$")
+
+
+def explain(message: str) -> str:
+    """The mistake within a message of jsonargparse: the option with its full name, and what is wrong with it.
+
+    Args:
+        message: As raised, one indented block per level of nesting, and one per branch of a union; the first
+            branch that says anything is the one to mend.
+    """
+    keys: list[str] = []
+    causes: list[str] = []
+    class_path = value = ""
+    for line in (" ".join(line.split()).removeprefix("- ") for line in message.splitlines()):
+        if match := KEY.search(line) or CLASS.search(line):
+            if causes:
+                break
+            if match.re is KEY:
+                keys.append(match[1])
+            class_path = match[1] if match.re is CLASS else class_path
+        elif match := VALUE.match(line):
+            value = (match["nested"] or match["plain"]).strip("'")
+            if causes:
+                break
+        elif not NOISE.match(line):
+            causes.append(line)
+    return _sentence("--" + ".".join(keys) if keys else "", causes or [" ".join(message.split())], class_path, value)
+
+
+def _sentence(option: str, causes: list[str], class_path: str, value: str) -> str:
+    """Jsonargparse's causes in terms of options, values and rules."""
+    where = f"{option}: " if option else ""
+    cause = re.sub(r"^Type .* expects a function or a callable class: ", "", " ".join(causes[:3]))
+    expected = [match for match in map(EXPECTED.match, causes) if match]
+    if expected:
+        literals = ", ".join(match[2] for match in expected if match[2])
+        kinds = [match[1] for match in expected if match[1]] + ([f"one of {literals}"] if literals else [])
+        return f"{where}expected {' or '.join(kinds)}, got {_short(expected[0][3] or value)}"
+    if cause.startswith("there is no option --"):
+        return cause.replace("--", f"{option}.") if option else cause
+    if match := re.match(r"the following arguments are required: (.*)", cause):
+        names = [f"{option}.{name}" if option else f"--{name.partition('.')[2]}" for name in match[1].split(", ")]
+        return f"{', '.join(names)} must be given"
+    if match := re.search(r"Option '([^']+)' is not accepted", cause):
+        factory = re.search(r"class_path='([^']+)'", cause)
+        owner = factory[1] if factory else class_path
+        cause = f"{owner.rpartition('.')[2]} has no option {match[1]}" + did_you_mean(match[1], _parameters(owner))
+    elif match := re.search(r"path format: (\S+\.ya?ml)", cause) or re.fullmatch(r"(.+\.ya?ml)", class_path):
+        cause = f"there is no file {match[1]}"
+    elif match := re.search(r"(?:Expected a dot import path string|Unexpected import path format): (\S+)", cause):
+        cause = f"{match[1]} is no class known here: give its full dotted path, such as lt_cli.backbones.gpt.GPT"
+    elif match := re.search(r"Unable to load config '(.*?)'", cause):
+        cause = f"expected options and values, got {match[1]}"
+    elif match := re.search(r"Import path(?: (\S+))? does not correspond to a subclass of (\w+)", cause):
+        cause = f"{_short(match[1] or value)} is no {match[2]}"
+    elif match := re.search(r"Expected '(\S+)' to be a (?:subclass of|function that returns) <class '(\w+)'>", cause):
+        cause = f"{match[1]} is no {match[2]} and returns none"
+    elif match := re.search(r"module '(.+)' has no attribute '(.+)'|No module named '(.+)\.(.+)'", cause):
+        module, name = match[1] or match[3], match[2] or match[4]
+        cause = f"there is no {name} in {module}" + did_you_mean(name, _members(module))
+    return where + cause
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 80 else f"{value[:80]}…"
+
+
+def _members(module: str) -> list[str]:
+    """What a module holds, or nothing where it cannot be found."""
+    try:
+        found = importlib.import_module(module)
+    except ImportError:
+        return []
+    return dir(found) + [below.name for below in pkgutil.iter_modules(getattr(found, "__path__", []))]
+
+
+def _parameters(class_path: str) -> list[str]:
+    """Names a class's constructor takes, or none where it cannot be found."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return []

@@ -1,0 +1,68 @@
+"""Every shipped YAML is parsed, and every experiment fitted and tested with a tiny overlay."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lt_cli.cli import run
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
+FRAGMENTS = {
+    path: option
+    for directory, option in (("backbone", "--model.backbone"), ("data", "--data.source"), ("trainer", "--trainer"))
+    for path in sorted((CONFIGS / directory).glob("*.yaml"))
+}
+TINY = ["--trainer.max_steps=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
+TINY += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null"]
+
+
+@pytest.fixture
+def digits_run() -> None:
+    """What fine-tuning and probing start from."""
+    run(["fit", *TINY])
+
+
+def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run([*arguments, "--print_config"])
+    assert stop.value.code == 0
+    config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return config
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_fits_and_tests(path: Path, digits_run: None, offline_pictures: None) -> None:
+    palette = ["--data.palette.num_colors=8", "--model.backbone.vocab_size=8"] if "KMeans" in path.read_text() else []
+    cli = run(["fit", f"--config={path}", *TINY, *palette])
+    assert cli.trainer.global_step == 2
+    tested = run(["test", f"--config={path}", "--ckpt_path=last", *TINY, *palette])
+    assert tested.trainer.callback_metrics["test/loss"] > 0
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_header_gives_the_command(path: Path) -> None:
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("python main.py fit" in line for line in header)
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_fragment_fits_into_the_default(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    option = FRAGMENTS[path]
+    assert option in path.read_text(), "the header says how to use it"
+    config = printed(["fit", f"{option}={path}"], capsys)
+    place: Any = config
+    for key in option.removeprefix("--").split("."):
+        place = place.get("init_args", place)[key]
+    fragment = yaml.safe_load(path.read_text())
+    wanted = fragment.get("init_args", fragment)
+    found = place.get("init_args", place)
+    assert {key: found[key] for key in wanted} == wanted
+
+
+def test_default_is_the_digits_config() -> None:
+    assert (CONFIGS / "igpt_digits.yaml").resolve() == CONFIGS.parent / "lt_cli" / "default.yaml"

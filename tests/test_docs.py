@@ -1,0 +1,100 @@
+"""Every command block of README and CONTRIBUTING is executed, every file in them written and used, every link there."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lt_cli.cli import run
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
+TINY = {
+    "--trainer.max_steps": "2",
+    "--trainer.limit_train_batches": "2",
+    "--trainer.limit_val_batches": "1",
+    "--trainer.limit_test_batches": "1",
+    "--trainer.limit_predict_batches": "1",
+    "--trainer.accelerator": "cpu",
+    "--trainer.enable_progress_bar": "false",
+    "--data.batch_size": "2",
+}
+
+
+def blocks(document: str) -> Iterator[tuple[str, str]]:
+    """Language and content of each fenced block."""
+    yield from re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / document).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> Iterator[str]:
+    for line in block.replace("\\\n", " ").splitlines():
+        command = re.sub(r"\s+#.*", "", line).strip()
+        if command:
+            yield command
+
+
+def execute(command: str) -> None:
+    """One shell line of the documents, made small; targets of make are looked up."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+        return
+    if words[0] == "source":
+        assert words[1] == ".venv/bin/activate"
+        return
+    assert words[:2] == ["python", "main.py"], command
+    arguments = words[2:]
+    if "--print_config" in arguments:
+        with pytest.raises(SystemExit):
+            run(arguments)
+        return
+    given = {word.split("=")[0] for word in arguments}
+    tiny = dict(TINY)
+    if arguments[0] == "fit":
+        tiny |= {"--sample_images": "null"}
+        tiny |= {} if "brightness.yaml" in arguments else {"--model.schedule": "null"}
+    run([*arguments, *(f"{option}={value}" for option, value in tiny.items() if option not in given)])
+
+
+@pytest.fixture
+def workplace(offline_pictures: None) -> None:
+    """The working directory of a reader: a clone, and pictures of their own."""
+    Path("configs").symlink_to(ROOT / "configs")
+    for name in ("pictures", "DIRECTORY"):
+        Path(name).mkdir()
+        for i in range(12):
+            pixels = np.random.default_rng(i).integers(256, size=(32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path(name) / f"{i}.png")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.usefixtures("workplace")
+def test_blocks_run(document: str) -> None:
+    for language, block in blocks(document):
+        if name := re.match(r"# (\w+\.(py|yaml))\n", block):
+            Path(name[1]).write_text(block)
+        elif language == "python":
+            exec(compile(block, document, "exec"), {})
+        elif language == "bash":
+            for command in commands(block):
+                execute(command)
+        else:
+            assert language == "text", f"a block of {language} in {document} is neither run nor shown"
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_options_in_the_table_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["fit", "--help"])
+    known = capsys.readouterr().out
+    for option in re.findall(r"`(--[a-z_]+)", (ROOT / "README.md").read_text()):
+        assert option in known, option

@@ -1,0 +1,348 @@
+"""Every mistake of a user is one line: the option or file with its full name, the value, the rule, what to do."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from contract_suite import ROOT
+
+from lt_cli.cli import main, run
+from lt_cli.errors import UserError, did_you_mean
+
+CONTRACT = ROOT / "tests" / "contract" / "pixel_generation.yaml"
+GOLDEN = ROOT / "tests" / "golden" / "pixel_generation.ckpt"
+FIT = ["fit", f"--config={CONTRACT}", "--trainer.max_steps=2", "--model.schedule.warmup_steps=0"]
+
+
+def mistake(*args: str) -> str:
+    """The message of a command line that a user has to mend."""
+    with pytest.raises(UserError) as caught:
+        run(list(args))
+    message = str(caught.value)
+    assert message == message.strip() != ""
+    assert "\n" not in message
+    assert len(message) <= 480, message
+    for noise in ("Parser key", "Namespace(", "NestedArg", "Union", "NoneType", "<class", "typing.", "Traceback"):
+        assert noise not in message
+    return message
+
+
+OPTIONS = {
+    "--model.backbone.init_args.num_layer=8": "--model.backbone: GPT has no option num_layer; did you mean num_layers?",
+    "--model.backbone.num_layer=8": "--model.backbone: GPT has no option num_layer; did you mean num_layers?",
+    "--model.completions=3": "--model: PixelGeneration has no option completions; did you mean num_completions?",
+    "--model.sampling.temprature=1": "there is no option --model.sampling.temprature=1; "
+    "did you mean --model.sampling.temperature?",
+    "--model.optimizer.weight=1": "--model.optimizer: AdamW has no option weight; did you mean weight_decay?",
+    "--model.schedule.warmup=1": "--model.schedule: WarmupCosine has no option warmup; did you mean warmup_steps?",
+    "--data.batch=3": "--data: PixelData has no option batch; did you mean batch_size?",
+    "--data.palette.colors=3": "--data.palette: GreyLevels has no option colors; did you mean num_colors?",
+    "--traner.max_steps=3": "there is no option --traner.max_steps=3; did you mean --trainer.max_steps?",
+    "--weight_noise.mod=transient": "--weight_noise: WeightNoise has no option mod; did you mean mode?",
+    "--freeze.module=backbone": "--freeze: Freeze has no option module; did you mean modules?",
+    "--checkpoints.minutes=1": "there is no option --checkpoints.minutes=1; did you mean --checkpoints.every_minutes?",
+    "--weights_only=false": "there is no option --weights_only=false",
+    "stray": "there is no option stray",
+    # abbreviations
+    "--trainer.max_epoch=3": "there is no option --trainer.max_epoch=3; did you mean --trainer.max_epochs?",
+    "--ckpt=best": "there is no option --ckpt=best; did you mean --ckpt_path?",
+    "--seed=1": "there is no option --seed=1; did you mean --seed_everything?",
+    "--model.sampling.temp=1": "there is no option --model.sampling.temp=1; did you mean --model.sampling.temperature?",
+    "--model.backbone.num_l=1": "--model.backbone: GPT has no option num_l; did you mean num_layers?",
+    # types
+    "--model.backbone.num_layers=eight": "--model.backbone.num_layers: expected int, got eight",
+    "--model.init_args.backbone.init_args.dropout=much": "--model.backbone.dropout: expected float, got much",
+    "--trainer.max_steps=many": "--trainer.max_steps: expected int, got many",
+    "--trainer.max_steps": "argument --trainer.max_steps: expected one argument",
+    "--model.optimizer.lr=fast": "--model.optimizer.lr: expected float, got fast",
+    "--model.sampling.temperature=hot": "--model.sampling.temperature: expected float, got hot",
+    "--data.size=[8,a]": "--data.size: expected int, got a",
+    "--freeze.thaw=3": "--freeze.thaw: expected dict, got 3",
+    "--seed_everything=x": "--seed_everything: expected bool or int, got x",
+    # one of several
+    "--model.backbone.activation=relu": "--model.backbone.activation: "
+    "expected one of 'quick_gelu', 'gelu_tanh', 'gelu', got relu",
+    "--weight_noise.mode=sometimes": "--weight_noise.mode: expected one of 'transient', 'permanent', got sometimes",
+    "--predictions.format=xml": "--predictions.format: expected one of 'csv', 'jsonl', got xml",
+    # classes
+    "--model=PixelGeneratio": "--model: PixelGeneratio is no class known here: give its full dotted path, such as "
+    "lt_cli.backbones.gpt.GPT",
+    "--model=nowhere.Task": "--model: No module named 'nowhere'",
+    "--model=torch.nn.Linear": "--model: torch.nn.Linear is no Task",
+    "--model.backbone=lt_cli.backbones.gpt.GTP": "--model.backbone: there is no GTP in lt_cli.backbones.gpt; "
+    "did you mean GPT?",
+    "--model.backbone=lt_cli.backbone.gpt.GPT": "--model.backbone: there is no backbone in lt_cli; "
+    "did you mean backbones?",
+    "--model.backbone=torch.nn.Linear": "--model.backbone: torch.nn.Linear is no CausalBackbone",
+    "--model.optimizer=torch.optim.AdamX": "--model.optimizer: there is no AdamX in torch.optim; did you mean Adam?",
+    "--model.optimizer=torch.nn.Linear": "--model.optimizer: torch.nn.Linear is no Optimizer and returns none",
+    "--data=lt_cli.backbones.gpt.GPT": "--data: lt_cli.backbones.gpt.GPT is no LightningDataModule",
+    "--model.backbone=lt_cli.reuse.causal_backbone": "--model.backbone.path must be given",
+    "--weight_noise={}": "--weight_noise.std must be given",
+    # values that disagree
+    "--model.backbone.num_heads=3": "embed_dim (8) must be divisible by num_heads (3)",
+    "--data.batch_size=0": "batch_size (0) must be at least 1",
+    "--data.palette.num_colors=700": "num_colors (700) must be from 2 to 256",
+    "--data.palette.num_colors=7": "the data has 7 tokens, the backbone a vocabulary of 5: "
+    "add --model.backbone.init_args.vocab_size=7",
+    "--data.size=[8,8]": "the data has sequences of 64 tokens, the backbone takes 16: "
+    "add --model.backbone.init_args.max_seq_len=64",
+    "--model.schedule.warmup_steps=2": "warmup_steps (2) must be at least 0 and less than the run's 2 optimiser steps: "
+    "set --model.schedule.warmup_steps=0 or train longer",
+    "--freeze.modules=nothing_like_this": "freeze.modules: 'nothing_like_this' matches no module or parameter of "
+    "PixelGeneration: did you mean 'backbone' or 'metrics'?",
+    "--freeze.modules=backbone.bloks": "freeze.modules: 'backbone.bloks' matches no module or parameter of "
+    "PixelGeneration: did you mean 'backbone.blocks'",
+    # the machine
+    "--trainer.accelerator=abacus": "--trainer.accelerator=abacus --trainer.devices=auto --trainer.strategy=auto: ",
+    "--trainer.devices=-3": "--trainer.accelerator=cpu --trainer.devices=-3 --trainer.strategy=auto: ",
+    "--trainer.strategy=magic": "--trainer.accelerator=cpu --trainer.devices=auto --trainer.strategy=magic: ",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option(option: str) -> None:
+    message = mistake(*FIT, option)
+    assert message.startswith(OPTIONS[option])
+    if OPTIONS[option].endswith("?"):
+        assert message == OPTIONS[option]
+
+
+def test_values_that_disagree_are_told_all_at_once() -> None:
+    message = mistake(*FIT, "--data.palette.num_colors=7", "--data.size=[8,8]")
+    assert "--model.backbone.init_args.vocab_size=7" in message
+    assert "--model.backbone.init_args.max_seq_len=64" in message
+    run([*FIT, "--data.palette.num_colors=7", "--data.size=[8,8]", *re.findall(r"--model\S+=\d+", message)])
+
+
+def test_a_schedule_needs_a_length() -> None:
+    endless = ["--trainer.max_steps=-1", "--trainer.max_epochs=-1"]
+    message = mistake(*FIT, *endless)
+    assert message.startswith("a schedule needs the run's length: set --trainer.max_steps or --trainer.max_epochs, or ")
+    assert "--model.schedule=null" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu() -> None:
+    assert mistake(*FIT, "--trainer.accelerator=gpu").startswith("--trainer.accelerator=gpu --trainer.devices=auto")
+    assert "--trainer.accelerator=gpu" in mistake(*FIT, "--trainer.accelerator=gpu", "--trainer.devices=2")
+
+
+def test_a_callback_in_the_list_is_named() -> None:
+    """The first branch of the union, which is the list, says what is wrong."""
+    message = mistake(*FIT, "--trainer.callbacks+=ModelSummary", "--trainer.callbacks.max_dept=1")
+    assert message == "--trainer.callbacks: ModelSummary has no option max_dept; did you mean max_depth?"
+    message = mistake(*FIT, "--trainer.callbacks+=ModelSummary", "--trainer.callbacks.max_depth=deep")
+    assert message == "--trainer.callbacks.max_depth: expected int, got deep"
+
+
+@pytest.mark.parametrize(
+    ("args", "rest"),
+    [
+        ([], "nothing"),
+        (["fti"], "fti; did you mean fit?"),
+        (["tset", "--ckpt_path=best"], "tset; did you mean test?"),
+        (["train", f"--config={CONTRACT}"], "train"),
+        ([f"--config={CONTRACT}", "fit"], f"--config={CONTRACT}"),
+        (["--seed_everything=1"], "--seed_everything=1"),
+        ([""], ""),
+    ],
+)
+def test_subcommand(args: list[str], rest: str) -> None:
+    with pytest.raises(UserError) as caught:
+        run(args)
+    assert str(caught.value) == f"the first argument must be fit, validate, test or predict, not {rest}"
+
+
+def write(name: str, content: str | bytes) -> str:
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return name
+
+
+BROKEN = {
+    "empty.yaml": ("", "is empty"),
+    "comment.yaml": ("# nothing yet\n", "is empty"),
+    "broken.yaml": ("model: [", "is not YAML: "),
+    "indented.yaml": ("model:\n  class_path: a\n class_path: b\n", "is not YAML: "),
+    "list.yaml": ("- 1\n- 2\n", "must hold options and their values, not a list"),
+    "word.yaml": ("word\n", "must hold options and their values, not a str"),
+    "bytes.yaml": (b"\xff\xfe\x00", ": "),
+    "null.yaml": (b"a: \x00", "is not YAML: "),
+}
+
+
+@pytest.mark.parametrize("name", [*BROKEN, "missing.yaml"])
+@pytest.mark.parametrize("option", ["--config", "--trainer", "--model.backbone", "--data.palette"])
+def test_broken_file(option: str, name: str) -> None:
+    """A configuration and a fragment alike, whichever option names it."""
+    content, rule = BROKEN.get(name, (None, ": No such file or directory"))
+    if content is not None:
+        write(name, content)
+    message = mistake(*FIT, f"{option}={name}")
+    assert message.startswith(f"{option} {name}")
+    assert rule in message
+
+
+def test_configuration_that_is_no_file() -> None:
+    Path("directory").mkdir()
+    assert mistake("fit", "--config", "directory") == "--config directory: Is a directory"
+    assert mistake("fit", "--config") == "--config needs a file"
+    assert mistake("fit", "--config=") == "--config needs a file"
+
+
+def edited(edit: Callable[[dict[str, Any]], Any]) -> str:
+    """The contract's configuration, changed in one place."""
+    config = yaml.safe_load(CONTRACT.read_text())
+    edit(config)
+    return write("mine.yaml", yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule"),
+    [
+        (lambda c: c.update(modle=c.pop("model"), model=None), "there is no option --modle.init_args.backbone"),
+        (lambda c: c.update(extra=3), "there is no option --extra"),
+        (lambda c: c["trainer"].update(max_step=3), "there is no option --trainer.max_step; did you mean --trainer.ma"),
+        (lambda c: c["trainer"].update(max_steps="x"), "--trainer.max_steps: expected int, got x"),
+        (lambda c: c["model"]["init_args"].update(layer=1), "--model: PixelGeneration has no option layer"),
+        (
+            lambda c: c["model"]["init_args"]["backbone"]["init_args"].update(num_layer=1),
+            "--model.backbone: GPT has no option num_layer; did you mean num_layers?",
+        ),
+        (
+            lambda c: c["model"]["init_args"].update(sampling={"temp": 1}),
+            "there is no option --model.sampling.temp; did you mean --model.sampling.temperature?",
+        ),
+        (lambda c: c["model"]["init_args"].pop("backbone"), "--model.backbone must be given"),
+        (lambda c: c.pop("data"), "--data must be given"),
+        (lambda c: c.update(trainer=[1]), "mine.yaml: trainer must hold options and their values, not a list"),
+        (lambda c: c.update(trainer="gone.yaml"), "mine.yaml: trainer gone.yaml: No such file or directory"),
+        (lambda c: c["model"]["init_args"].update(backbone="gone.yaml"), "--model.backbone: there is no file gone."),
+        (lambda c: c["model"].update(class_path="lt_cli.tasks.Gone"), "--model: there is no Gone in lt_cli.tasks"),
+    ],
+)
+def test_mistake_in_a_configuration(edit: Callable[[dict[str, Any]], Any], rule: str) -> None:
+    assert mistake("fit", f"--config={edited(edit)}").startswith(rule)
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluation_needs_trained_weights(command: str) -> None:
+    assert mistake(command).startswith(f"{command} needs trained weights: give --ckpt_path=best, last or a file")
+    message = mistake(command, f"--config={CONTRACT}")
+    assert message == "the weights of PixelGeneration are untrained: give --ckpt_path=best, last or a file"
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_checkpoint_of_another_task(command: str) -> None:
+    other = ROOT / "tests" / "contract" / "pixel_classification.yaml"
+    message = mistake(command, f"--config={other}", f"--ckpt_path={GOLDEN}")
+    assert message.startswith(f"the checkpoint {GOLDEN} is of another model: ")
+    assert message.endswith("leave out --config to use the checkpoint's own configuration")
+
+
+def test_checkpoint_of_another_size() -> None:
+    message = mistake("test", f"--ckpt_path={GOLDEN}", "--model.backbone.num_layers=1", "--trainer.accelerator=cpu")
+    assert message.startswith(f"the checkpoint {GOLDEN} is of another model: Unexpected key(s)")
+
+
+def test_resuming_with_another_optimizer() -> None:
+    longer = ["--trainer.max_epochs=9", "--trainer.max_steps=99"]
+    message = mistake(*FIT, f"--ckpt_path={GOLDEN}", "--model.optimizer=torch.optim.SGD", *longer)
+    assert message.startswith("SGD has ")
+    assert "the checkpoint's optimiser has not: go on with the same --model.optimizer" in message
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/below", "/dev/null/below"])
+def test_output_directory_that_cannot_be(place: str) -> None:
+    """As root may write anywhere: a file where a directory should be."""
+    Path("taken").write_text("a file")
+    message = mistake(*FIT, f"--trainer.default_root_dir={place}")
+    assert message.startswith(f"--trainer.default_root_dir: {place}/pixel_generation/")
+    assert message.endswith(" cannot be made: Not a directory")
+
+
+class TestMain:
+    """The shell sees an exit code and one line."""
+
+    @pytest.fixture
+    def shell(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+        """Runs the console's entry; returns the exit code and what stood on stderr."""
+
+        def call(*args: str) -> tuple[Any, str]:
+            monkeypatch.setattr("sys.argv", ["main.py", *args])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            return stop.value.code, capsys.readouterr().err
+
+        return call
+
+    @pytest.mark.parametrize(
+        "args", [[], ["fti"], ["fit", "--config=gone.yaml"], [*FIT, "--data.bach_size=3"], ["test"]]
+    )
+    def test_a_mistake_is_one_line(self, shell: Any, args: list[str]) -> None:
+        code, errors = shell(*args)
+        assert code == 2
+        assert errors.startswith("error: ")
+        assert len(errors.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            [*FIT, "--trainer.accelerator=abacus"],
+            [*FIT, "--trainer.limit_val_batches=nonsense"],
+            [*FIT, "--data.palette.num_colors=7"],
+            ["test", f"--config={CONTRACT}"],
+        ],
+    )
+    def test_a_mistake_found_later_is_the_last_line(self, shell: Any, args: list[str]) -> None:
+        code, errors = shell(*args)
+        assert code == 2
+        assert errors.splitlines()[-1].startswith("error: ")
+        assert "Traceback" not in errors
+
+    def test_a_failed_run_has_another_code(self, shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*args: object, **kwargs: object) -> None:
+            raise OSError(28, "No space left on device", "metrics.csv")
+
+        monkeypatch.setattr("lt_cli.loggers.AppendingCSVLogger.log_metrics", full)
+        code, errors = shell(*FIT, "--trainer.log_every_n_steps=1")
+        assert code == 1
+        assert errors.splitlines()[-1] == "error: [Errno 28] No space left on device: 'metrics.csv'"
+        assert "Traceback" not in errors
+
+    def test_the_traceback_is_shown_on_request(self, shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LT_CLI_TRACEBACK", "1")
+        code, errors = shell("fit", "--config=gone.yaml")
+        assert code == 2
+        assert "Traceback (most recent call last)" in errors
+        assert "FileNotFoundError" in errors, "with its cause"
+        assert errors.splitlines()[-1] == "error: --config gone.yaml: No such file or directory"
+
+    def test_an_interruption_before_training(self, shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(*args: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("lt_cli.cli.arrange", interrupt)
+        assert shell(*FIT) == (130, "")
+
+    def test_a_defect_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the user cannot mend keeps its traceback."""
+
+        def defect(*args: object) -> None:
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr("lt_cli.tasks.pixel_generation.PixelGeneration.step", defect)
+        monkeypatch.setattr("sys.argv", ["main.py", *FIT])
+        with pytest.raises(RuntimeError, match="a defect"):
+            main()
+
+
+def test_did_you_mean() -> None:
+    assert did_you_mean("num_layer", ["num_heads", "num_layers"]) == "; did you mean num_layers?"
+    assert did_you_mean("--data.x.y", ["--data", "--model"]) == "; did you mean --data?"
+    assert did_you_mean("temp", ["top_p", "temperature"]) == "; did you mean temperature?", "beginnings come first"
+    assert did_you_mean("zzz", ["num_layers"]) == ""

@@ -1,0 +1,205 @@
+"""What decays and what does not, and the learning rate of every step."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+from toys import NumberData, NumberTask, tiny_gpt, trainer
+
+from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceImageGPT
+from lt_cli.callbacks.exact_resume import ExactResume
+from lt_cli.errors import UserError
+from lt_cli.optim import WarmupCosine, parameter_groups
+
+
+def decays(module: nn.Module) -> dict[str, bool]:
+    """Whether each parameter decays, under an optimiser that would let all of them."""
+    optimizer = torch.optim.AdamW(parameter_groups(module), weight_decay=0.5)
+    settings = {parameter: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert set(settings.values()) <= {0.0, 0.5}
+    return {name: settings[parameter] == 0.5 for name, parameter in module.named_parameters()}
+
+
+class TestParameterGroups:
+    """Weight matrices decay; nothing else does."""
+
+    def test_of_a_gpt(self) -> None:
+        for norm in ("rmsnorm", "layernorm"):
+            found = decays(tiny_gpt(norm=norm))
+            expected = {
+                name: name.endswith((".qkv.weight", ".out.weight", ".up.weight", ".down.weight")) for name in found
+            }
+            assert found == expected | {"output.weight": True}
+            assert sum(found.values()) == 2 * 4 + 1
+
+    def test_a_tied_output_is_an_embedding(self) -> None:
+        found = decays(tiny_gpt(tie_embeddings=True))
+        assert not found["token_embedding.weight"]
+        assert not found["position_embedding.weight"]
+        assert "output.weight" not in found
+
+    @pytest.mark.parametrize("cls", [HuggingFaceCausalLM, HuggingFaceImageGPT])
+    def test_of_models_of_transformers(self, cls: Any) -> None:
+        kind = "gpt2" if cls is HuggingFaceCausalLM else "imagegpt"
+        found = decays(cls(architecture={"model_type": kind, "n_layer": 1, "n_head": 2, "n_embd": 8}, vocab_size=5))
+        embeddings = {name for name in found if "wte" in name or "wpe" in name}
+        assert len(embeddings) == 2
+        for name, decayed in found.items():
+            matrix = "weight" in name and "ln" not in name and name not in embeddings
+            assert decayed == matrix, name
+
+    def test_every_parameter_is_in_one_group_once_frozen_or_not(self) -> None:
+        gpt = tiny_gpt(tie_embeddings=True)
+        gpt.blocks.requires_grad_(False)
+        grouped = [parameter for group in parameter_groups(gpt) for parameter in group["params"]]
+        assert len(grouped) == len(set(grouped))
+        assert set(grouped) == set(gpt.parameters())
+
+    def test_no_empty_group(self) -> None:
+        assert [set(group) for group in parameter_groups(nn.LayerNorm(3))] == [{"params", "weight_decay"}]
+        assert [set(group) for group in parameter_groups(nn.Linear(3, 3, bias=False))] == [{"params"}]
+
+
+def optimizer(*rates: float) -> torch.optim.Optimizer:
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
+    return torch.optim.SGD(groups)
+
+
+def rate(step: int, peak: float, total: int, warmup: int, final: float) -> float:
+    """The formula, of one step."""
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    share = (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+    return peak * (final + (1 - final) * share)
+
+
+class TestWarmupCosine:
+    """Up in a line, down in half a cosine."""
+
+    @pytest.mark.parametrize(
+        ("total", "warmup", "final"), [(50, 10, 0.0), (50, 0, 0.1), (7, 6, 0.5), (1, 0, 0.0), (20, 5, 1.0)]
+    )
+    def test_every_step(self, total: int, warmup: int, final: float) -> None:
+        of = optimizer(0.4, 0.1)
+        schedule = WarmupCosine(of, total, warmup_steps=warmup, final_ratio=final)
+        for step in range(total + 1):
+            for group, peak in zip(of.param_groups, (0.4, 0.1), strict=True):
+                assert group["lr"] == pytest.approx(rate(step, peak, total, warmup, final))
+            of.step()
+            schedule.step()
+        assert of.param_groups[0]["lr"] == pytest.approx(0.4 * final), "past the end it stays"
+
+    def test_shape(self) -> None:
+        of = optimizer(1.0)
+        schedule = WarmupCosine(of, 100, warmup_steps=20, final_ratio=0.1)
+        rates = []
+        for _ in range(100):
+            rates.append(of.param_groups[0]["lr"])
+            of.step()
+            schedule.step()
+        assert rates[0] > 0, "no step is wasted"
+        assert max(rates) == rates[20] == 1.0
+        assert rates[:20] == sorted(set(rates[:20]))
+        assert rates[20:] == sorted(set(rates[20:]), reverse=True)
+        assert rates[-1] > 0.1
+
+    def test_state_is_only_a_position(self) -> None:
+        of = optimizer(1.0)
+        schedule = WarmupCosine(of, 50, warmup_steps=10)
+        for _ in range(17):
+            of.step()
+            schedule.step()
+        state = schedule.state_dict()
+        assert all(type(value) is int for value in state.values())
+        other = optimizer(2.0)
+        resumed = WarmupCosine(other, 80, warmup_steps=5, final_ratio=0.5)
+        resumed.load_state_dict(state)
+        other.step()
+        resumed.step()
+        assert other.param_groups[0]["lr"] == pytest.approx(rate(18, 2.0, 80, 5, 0.5))
+
+    def test_mistakes(self) -> None:
+        for total, warmup in ((10, 10), (10, 11), (10, -1)):
+            with pytest.raises(UserError, match=rf"warmup_steps \({warmup}\) must .* less than the run's 10 optimiser"):
+                WarmupCosine(optimizer(1.0), total, warmup_steps=warmup)
+        with pytest.raises(UserError, match=r"set --model\.schedule\.warmup_steps=1 or train longer"):
+            WarmupCosine(optimizer(1.0), 10)
+        for ratio in (-0.1, 1.1):
+            with pytest.raises(UserError, match=rf"final_ratio \({ratio}\) must be between 0 and 1"):
+                WarmupCosine(optimizer(1.0), 10, warmup_steps=0, final_ratio=ratio)
+
+
+class Rates(Callback):
+    """The learning rate of every optimiser step; saves a checkpoint after some of them."""
+
+    def __init__(self, save_after: int = -1) -> None:
+        self.rates: list[float] = []
+        self.save_after = save_after
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.save_after:
+            trainer.save_checkpoint("half.ckpt")
+
+
+def rates_of(
+    schedule: Any, *, lr: float = 0.4, save_after: int = -1, ckpt_path: Path | None = None, **options: Any
+) -> list[float]:
+    rates = Rates(save_after)
+    task = NumberTask(optimizer=partial(torch.optim.SGD, lr=lr), schedule=schedule)
+    trainer(rates, ExactResume(), limit_val_batches=0, **options).fit(task, NumberData(), ckpt_path=ckpt_path)
+    return rates.rates
+
+
+COSINE = partial(WarmupCosine, warmup_steps=4)
+
+
+class TestResume:
+    """The configuration says how a run goes on; the checkpoint says only where. Epochs have 6 steps."""
+
+    def expected(self, lr: float, total: int) -> Any:
+        return pytest.approx([rate(step, lr, total, 4, 0.0) for step in range(total)])
+
+    def test_every_optimiser_step_has_its_rate(self) -> None:
+        assert rates_of(COSINE, max_epochs=2) == self.expected(0.4, 12)
+        assert rates_of(COSINE, max_epochs=4, accumulate_grad_batches=2) == self.expected(0.4, 12)
+        assert rates_of(COSINE, max_steps=9) == self.expected(0.4, 9)
+
+    def test_unchanged(self) -> None:
+        whole = rates_of(COSINE, save_after=8, max_epochs=2)
+        assert rates_of(COSINE, ckpt_path=Path("half.ckpt"), max_epochs=2) == whole[8:]
+
+    @pytest.mark.parametrize("half", [3, 8, 12])
+    def test_a_longer_run(self, half: int) -> None:
+        rates_of(COSINE, save_after=half, max_epochs=2)
+        resumed = rates_of(COSINE, ckpt_path=Path("half.ckpt"), max_epochs=4)
+        assert resumed == pytest.approx([rate(step, 0.4, 24, 4, 0.0) for step in range(half, 24)])
+
+    def test_another_peak(self, caplog: pytest.LogCaptureFixture) -> None:
+        rates_of(COSINE, save_after=8, max_epochs=2)
+        with caplog.at_level("INFO"):
+            resumed = rates_of(COSINE, lr=0.1, ckpt_path=Path("half.ckpt"), max_epochs=2)
+        assert resumed == pytest.approx([rate(step, 0.1, 12, 4, 0.0) for step in range(8, 12)])
+        assert "resuming with lr 0.1 (was 0.4)" in caplog.text
+
+    def test_from_a_schedule_to_none_and_back(self) -> None:
+        rates_of(COSINE, save_after=8, max_epochs=2)
+        assert rates_of(None, ckpt_path=Path("half.ckpt"), max_epochs=2) == [0.4] * 4
+        rates_of(None, save_after=8, max_epochs=2)
+        resumed = rates_of(COSINE, ckpt_path=Path("half.ckpt"), max_epochs=2)
+        assert resumed == pytest.approx([rate(step, 0.4, 12, 4, 0.0) for step in range(8, 12)])
+
+    def test_a_schedule_of_torch(self) -> None:
+        def halving(optimizer: Any, total_steps: int) -> Any:
+            return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+
+        whole = rates_of(halving, save_after=8, max_epochs=2)
+        resumed = rates_of(halving, lr=0.2, ckpt_path=Path("half.ckpt"), max_epochs=2)
+        assert resumed == pytest.approx([old / 2 for old in whole[8:]])

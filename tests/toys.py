@@ -1,0 +1,155 @@
+"""Tiny pictures, models and trainers that several tests share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from lt_cli.backbones.base import Backbone
+from lt_cli.backbones.gpt import GPT
+from lt_cli.data.base import Batch, DataModule
+from lt_cli.data.images import ImageSet, ImageSource, stack_pictures
+from lt_cli.data.palette import GreyLevels
+from lt_cli.data.pixels import PixelData
+from lt_cli.tasks.base import Stage, Task
+
+
+class Pictures(ImageSource):
+    """Random pictures; what is loaded is counted."""
+
+    def __init__(
+        self,
+        *,
+        num_train: int = 40,
+        num_test: int = 12,
+        size: tuple[int, int] = (4, 4),
+        label_names: Sequence[str] | None = ("cat", "dog"),
+        test_label_names: Sequence[str] | None = None,
+        named: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.numbers = {"train": num_train, "test": num_test}
+        self.size, self.named, self.seed = size, named, seed
+        self.label_names = {"train": label_names, "test": test_label_names or label_names}
+        self.loads: list[str] = []
+        self.prepared = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
+
+    def load(self, split: Any, size: tuple[int, int] | None = None, channels: int = 3) -> ImageSet | None:
+        self.loads.append(split)
+        number, names = self.numbers[split], self.label_names[split]
+        if not number:
+            return None
+        generator = np.random.default_rng([self.seed, split == "test"])
+        pictures = generator.integers(256, size=(number, *self.size, channels), dtype=np.uint8)
+        labels = None if names is None else generator.integers(len(names), size=number)
+        files = [f"{split}/{row:03}.png" for row in range(number)] if self.named else None
+        images = stack_pictures(pictures, split, size, channels)
+        return ImageSet(images, labels, None if names is None else list(names), files)
+
+
+def pixel_data(source: ImageSource | None = None, **options: Any) -> PixelData:
+    """Random pictures in five grey levels."""
+    return PixelData(
+        **{"source": source or Pictures(), "palette": GreyLevels(num_colors=5), "batch_size": 8, **options}
+    )
+
+
+def ready(data: PixelData, *stages: str) -> PixelData:
+    """The data as a trainer would set it up."""
+    data.prepare_data()
+    for stage in stages or ("fit",):
+        data.setup(stage)
+    return data
+
+
+def tiny_gpt(**options: Any) -> GPT:
+    """A GPT for 4x4 pictures in five colours, whose output is not at zero."""
+    gpt = GPT(
+        **{"vocab_size": 5, "max_seq_len": 16, "embed_dim": 8, "num_heads": 2, "num_layers": 2, "bias": True} | options
+    )
+    for parameter in gpt.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return gpt
+
+
+class Numbers:
+    """Rows that are their own numbers."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.num_rows = num_rows
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def batch(self, rows: Sequence[int], epoch: int) -> Batch:
+        index = torch.tensor(rows)
+        return {"index": index, "x": (index / 10 + epoch)[:, None], "drawn": torch.rand(())}
+
+
+class NumberData(DataModule):
+    """Numbers for every stage."""
+
+    def __init__(self, *, batch_size: int = 4, num_workers: int = 0, num_train: int = 24, num_val: int = 10) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers)
+        self.splits = {"train": Numbers(num_train), "val": Numbers(num_val)}
+        self.splits |= {"test": Numbers(num_val), "predict": Numbers(num_val)}
+
+    def setup(self, stage: str) -> None:
+        """Nothing, as all is there."""
+
+
+class Line(Backbone):
+    """A weight and a bias behind a norm and dropout."""
+
+    embed_dim = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1)
+        self.dropout = nn.Dropout(0.5)
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.dropout(self.norm(x)))
+
+
+class NumberTask(Task):
+    """Remembers the rows and losses of each stage, and what it drew from torch's random numbers."""
+
+    def __init__(self, backbone: Backbone | None = None, **options: Any) -> None:
+        torch.manual_seed(1)
+        super().__init__(backbone or Line(), **{"schedule": None, **options})
+        self.rows: dict[str, list[list[int]]] = {"train": [], "val": [], "test": [], "predict": []}
+        self.losses: dict[str, list[float]] = {"train": [], "val": [], "test": []}
+        self.drawn: list[float] = []
+
+    def step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        loss = (self.backbone(batch["x"]) - batch["x"]).square().mean()
+        if stage == "train":
+            self.drawn.append(torch.rand(()).item())
+        self.rows[stage].append(batch["index"].tolist())
+        self.losses[stage].append(loss.item())
+        return {"loss": loss}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        self.rows["predict"].append(batch["index"].tolist())
+        return {"index": batch["index"], "double": batch["x"][:, 0] * 2, "name": [f"row {i}" for i in batch["index"]]}
+
+
+QUIET = {
+    **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+    "accelerator": "cpu",
+    "devices": 1,
+    "num_sanity_val_steps": 0,
+}
+
+
+def trainer(*callbacks: Any, **options: Any) -> Trainer:
+    """One that prints and writes nothing, unless a callback does."""
+    return Trainer(callbacks=list(callbacks), **{**QUIET, **options})
