@@ -20,10 +20,14 @@ TINY += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=f
 TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null"]
 
 
+SMALL_PALETTE = ["--data.palette.num_colors=8", "--model.backbone.vocab_size=8"]
+
+
 @pytest.fixture
-def digits_run() -> None:
+def generative_runs(offline_pictures: None) -> None:
     """What fine-tuning and probing start from."""
     run(["fit", *TINY])
+    run(["fit", f"--config={CONFIGS / 'igpt_cifar.yaml'}", *TINY, *SMALL_PALETTE])
 
 
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -36,8 +40,8 @@ def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[st
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiment_fits_and_tests(path: Path, digits_run: None, offline_pictures: None) -> None:
-    palette = ["--data.palette.num_colors=8", "--model.backbone.vocab_size=8"] if "KMeans" in path.read_text() else []
+def test_experiment_fits_and_tests(path: Path, generative_runs: None) -> None:
+    palette = SMALL_PALETTE if "KMeans" in path.read_text() else []
     cli = run(["fit", f"--config={path}", *TINY, *palette])
     assert cli.trainer.global_step == 2
     tested = run(["test", f"--config={path}", "--ckpt_path=last", *TINY, *palette])

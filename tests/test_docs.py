@@ -53,10 +53,10 @@ def execute(command: str) -> None:
             run(arguments)
         return
     given = {word.split("=")[0] for word in arguments}
-    tiny = dict(TINY)
+    tiny = dict(TINY) | ({} if "cifar" in command else {"--trainer.check_val_every_n_epoch": "1"})
     if arguments[0] == "fit":
         tiny |= {"--sample_images": "null"}
-        tiny |= {} if "brightness.yaml" in arguments else {"--model.schedule": "null"}
+        tiny |= {} if re.search("brightness|smooth", command) else {"--model.schedule": "null"}
     run([*arguments, *(f"{option}={value}" for option, value in tiny.items() if option not in given)])
 
 
