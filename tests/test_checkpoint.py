@@ -53,6 +53,15 @@ class TestWriting:
         assert torch.equal(read("new/directory/last.ckpt")["state_dict"]["weight"], CONTENT["state_dict"]["weight"])
         assert os.listdir("new/directory") == ["last.ckpt"], "nothing is left beside it"
 
+    def test_the_old_file_is_replaced_not_overwritten(self) -> None:
+        """So a process killed while writing leaves the old one, and who reads it meanwhile reads it whole."""
+        CheckpointIO().save_checkpoint(CONTENT, "last.ckpt")
+        os.link("last.ckpt", "old.ckpt")
+        before = Path("old.ckpt").read_bytes()
+        CheckpointIO().save_checkpoint({"state_dict": {"weight": torch.zeros(9)}}, "last.ckpt")
+        assert Path("old.ckpt").read_bytes() == before
+        assert len(read("last.ckpt")["state_dict"]["weight"]) == 9
+
     @needs_full_disk
     @pytest.mark.parametrize("size", [10, 5_000_000], ids=["small", "large"])
     def test_full_disk_keeps_the_last_good_checkpoint(self, size: int) -> None:

@@ -3,6 +3,7 @@
 import shlex
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -31,15 +32,12 @@ class Signals(Callback):
         """Listens to nothing yet."""
         self.checkpoints = checkpoints
         self._received: int | None = None
-        self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts to listen, where this is the main thread."""
-        try:
+        """Starts to listen, where this is the main thread, which alone may; Lightning ends it with the fit."""
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
-        except ValueError:  # signals reach the main thread only
-            self._previous.clear()
+                signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = number
@@ -59,16 +57,3 @@ class Signals(Callback):
         program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]  # python main.py, python -m lt_cli or lt-cli
         command = shlex.join([*program, "fit", f"--ckpt_path={path}"])
         raise Stopped(number, f"stopped at step {trainer.global_step}; go on with: {command}")
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the signals back, before Lightning does so with those that it took earlier."""
-        self._give_back()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the signals back, as no end of training follows."""
-        self._give_back()
-
-    def _give_back(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
