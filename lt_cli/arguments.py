@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_info
 
-from lt_cli import checkpoint
+from lt_cli.checkpoint import read, run_config
 from lt_cli.errors import UserError, did_you_mean
+from lt_cli.runs import RUNS, find, run_of
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_CONFIG = Path(__file__).with_name("default.yaml")
@@ -85,7 +86,7 @@ def arrange(args: list[str]) -> Invocation:
     base: list[str] = []
     if not any(_says_class(content.get("model")) for content in contents):
         base = ["--config", _base_config(command, others, ckpt_path)]
-    run = checkpoint.run_of(ckpt_path) if ckpt_path else None
+    run = run_of(ckpt_path) if ckpt_path else None
     if name is None:
         name = run.parent.name if run else ckpt_path.stem if ckpt_path else DEFAULT_NAME
     arranged = [command, *base, *(token for option in [*configs, *others] for token in option.tokens)]
@@ -169,7 +170,7 @@ def _root(options: list[Option], contents: list[dict[str, Any]]) -> Path:
     trainers += [_read_yaml(option.value, option.name) for option in options if option.name == "--trainer"]
     said = [trainer.get("default_root_dir") for trainer in trainers]
     said += [option.value for option in options if option.name == "--trainer.default_root_dir"]
-    return Path(next((root for root in reversed(said) if root), checkpoint.RUNS))
+    return Path(next((root for root in reversed(said) if root), RUNS))
 
 
 def _find_checkpoint(
@@ -183,7 +184,7 @@ def _find_checkpoint(
     rest = [option for option in options if option.name != "--ckpt_path"]
     if command == "fit" and which in ("best", "last"):
         name = name or DEFAULT_NAME
-    found = checkpoint.find(which, root, name)
+    found = find(which, root, name)
     if found is None:
         place = which if Path(which).is_dir() else f"{root}/{name or '*'}"
         if command == "fit" and which == "last":
@@ -199,7 +200,7 @@ def _find_checkpoint(
 def _base_config(command: str, options: list[Option], ckpt_path: Path | None) -> str:
     """The configuration to start from, as a file name or as YAML."""
     if ckpt_path is not None:
-        config = checkpoint.run_config(checkpoint.read(ckpt_path), ckpt_path)
+        config = run_config(read(ckpt_path), ckpt_path)
         keys = config if command == "fit" else EVALUATED
         return yaml.safe_dump({key: config[key] for key in keys if key in config})
     if command == "fit" or any(option.only_prints for option in options):

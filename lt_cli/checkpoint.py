@@ -1,12 +1,10 @@
-"""What a checkpoint holds, where runs keep them, and how they are written and read without loss or risk."""
+"""What a checkpoint holds, and how it is written and read without loss or risk."""
 
 import contextlib
 import inspect
-import itertools
 import os
 import pickle
 import pkgutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +20,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lt_cli.errors import UserError
 from lt_cli.parser import Parser
+from lt_cli.runs import find
 from lt_cli.tasks.base import CHECKPOINT_FORMAT, Task
-
-RUNS = "runs"
-"""Where runs go unless ``--trainer.default_root_dir`` says otherwise: <root>/<config's name>/<time>/."""
 
 
 class CheckpointIO(TorchCheckpointIO):
@@ -142,53 +138,6 @@ def _builds_a_part(class_path: str) -> bool:
         return False
     bases = kind.__mro__ if inspect.isclass(kind) else ()
     return any(base in (nn.Module, Optimizer, LRScheduler) or base.__module__.startswith("lt_cli.") for base in bases)
-
-
-def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Path | None:
-    """The file meant by ``best``, ``last``, a path, or a directory of runs.
-
-    Args:
-        which: ``best`` or ``last`` of the newest run under ``root`` that has one; a file; or a directory, for
-            the best checkpoint of the newest run in it, or the last where no run has a best one.
-        root: The directory of all runs.
-        name: Only runs of the config of this name.
-
-    Returns:
-        The file, which need not exist where a path was given; None where no run has one.
-    """
-    if which in ("best", "last"):
-        return _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
-    if Path(which).is_dir():
-        return _newest(Path(which).glob("**/checkpoints/best.ckpt")) or _newest(
-            Path(which).glob("**/checkpoints/last.ckpt")
-        )
-    return Path(which)
-
-
-def _newest(paths: Any) -> Path | None:
-    """The checkpoint of the run that began last: runs are named by their time."""
-    return max(paths, key=lambda path: path.parent.parent.name, default=None)
-
-
-def run_of(path: Path) -> Path | None:
-    """The run's directory that a checkpoint lies in, or None where it lies elsewhere."""
-    path = path if path.parent.name else path.absolute()
-    return path.parent.parent if path.parent.name == "checkpoints" else None
-
-
-def new_run(parent: Path) -> Path:
-    """A new directory named by the time; making it is what keeps two runs of one second apart."""
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    for number in itertools.count(1):
-        run = parent / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            run.mkdir(parents=True)
-            break
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(f"--trainer.default_root_dir: {run} cannot be made: {error.strerror}") from error
-    return run
 
 
 def restore_data(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:

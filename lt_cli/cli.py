@@ -10,7 +10,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_only
 
 from lt_cli.arguments import Invocation, arrange, check_files
 from lt_cli.callbacks.checkpoints import Checkpoints
@@ -22,11 +21,12 @@ from lt_cli.callbacks.sample_images import SampleImages
 from lt_cli.callbacks.signals import Signals, Stopped
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.weight_noise import WeightNoise
-from lt_cli.checkpoint import RUNS, CheckpointIO, new_run, read, restore_data, run_of
+from lt_cli.checkpoint import CheckpointIO, read, restore_data
 from lt_cli.errors import UserError
 from lt_cli.loggers import run_loggers
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
+from lt_cli.runs import RUNS, run_for
 from lt_cli.tasks.base import Task
 
 FLAGS: dict[str, type[Callback]] = {"freeze": Freeze, "weight_noise": WeightNoise, "sample_images": SampleImages}
@@ -96,7 +96,8 @@ class CLI(LightningCLI):
         """A trainer whose logs, checkpoints and predictions lie in one directory."""
         config = self.config_init[self.subcommand]
         trainer_config = {**config.trainer, **kwargs}
-        run = self._run_directory(Path(config.trainer.default_root_dir or RUNS) / self.invocation.name)
+        parent = Path(config.trainer.default_root_dir or RUNS) / self.invocation.name
+        run = run_for(self.invocation.ckpt_path, parent)
         checkpoints = config.checkpoints
         callbacks = [ExactResume(), *(config[name] for name in FLAGS if config[name] is not None)]
         callbacks += [config.predictions, Throughput()]
@@ -125,13 +126,6 @@ class CLI(LightningCLI):
             asked = (f"--trainer.{name}={config.trainer[name]}" for name in ("accelerator", "devices", "strategy"))
             raise UserError(f"{' '.join(asked)}: {error}") from error
 
-    def _run_directory(self, parent: Path) -> Path:
-        """The checkpoint's run, or a new one, made by the first process: Lightning tells its answer to the others."""
-        ckpt_path = self.invocation.ckpt_path
-        if ckpt_path is not None and (run := run_of(ckpt_path)) is not None:
-            return run
-        return new_run(parent) if getattr(rank_zero_only, "rank", 0) == 0 else parent / "run"
-
 
 def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
@@ -157,6 +151,11 @@ def run(args: list[str]) -> CLI:
         return CLI(arrange(args))
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
+    except ValueError as error:  # Lightning's own refusals of what the trainer was told, found late
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if isinstance(error, UserError) or "lightning" not in raised_in.parts:
+            raise
+        raise UserError(str(error).strip()) from error
 
 
 def main() -> None:

@@ -2,14 +2,40 @@
 
 import importlib
 import inspect
+import logging
 import pkgutil
 import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.errors import UserError, did_you_mean
+
+
+class LeftOut(logging.Handler):
+    """Says which options of a class are left out where another class takes its place; jsonargparse would not."""
+
+    def __init__(self) -> None:
+        """Has said nothing yet."""
+        super().__init__(logging.DEBUG)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Picks that message out of jsonargparse's log, which says it at every step of parsing."""
+        match = re.match(r"Due to class_path change from '(\S+)' to '(\S+)', discarding (.*)", record.getMessage())
+        if match:
+            old, new = (path.rpartition(".")[2] for path in match.groups()[:2])
+            names = sorted({name.split(".")[0] for name in re.findall(r"'([\w.]+)': ", match[3])})
+            message = f"{new} in place of {old} leaves out what was said of {', '.join(names)}"
+            if message not in self.said:
+                self.said.add(message)
+                rank_zero_info(message)
+
+
+LOG = logging.Logger("lt_cli.parser", logging.DEBUG)
+LOG.addHandler(LeftOut())
 
 
 class Parser(LightningArgumentParser):
@@ -17,7 +43,7 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes whole names only, also within classes, whose parsers jsonargparse makes from this one."""
-        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False, "logger": LOG})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises what the user did wrong, without the usage of five hundred options."""

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lt_cli.backbones.base import CausalBackbone
-from lt_cli.checkpoint import find, load, read, run_config
+from lt_cli.checkpoint import load, read, run_config
 from lt_cli.data.palette import Palette
 from lt_cli.errors import UserError
+from lt_cli.runs import find
 
 
 def causal_backbone(path: str) -> CausalBackbone:

@@ -45,11 +45,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def offline_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchvision's sets as a handful of random pictures of the right size, so that shipped configs run anywhere."""
+    """Torchvision's sets as a handful of random pictures of the right size, so that shipped configs run anywhere."""
 
-    def load(
-        self: TorchvisionImages, split: str, size: tuple[int, int] | None = None, channels: int = 3
-    ) -> ImageSet:
+    def load(self: TorchvisionImages, split: str, size: tuple[int, int] | None = None, channels: int = 3) -> ImageSet:
         side = 32 if self.name.startswith("CIFAR") else 28
         generator = np.random.default_rng(split == "test")
         pictures = generator.integers(256, size=(20, side, side, channels), dtype=np.uint8)

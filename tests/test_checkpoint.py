@@ -14,10 +14,11 @@ import torch
 from contract_suite import ROOT, assert_same_weights, only_run, weights
 
 from lt_cli.backbones.gpt import GPT
-from lt_cli.checkpoint import CheckpointIO, find, load, new_run, read, restore_data, run_config, run_of
+from lt_cli.checkpoint import CheckpointIO, load, read, restore_data, run_config
 from lt_cli.cli import run
 from lt_cli.errors import UserError
 from lt_cli.reuse import CheckpointPalette, causal_backbone
+from lt_cli.runs import find, new_run, run_of
 from lt_cli.tasks.base import CHECKPOINT_FORMAT
 from lt_cli.tasks.pixel_generation import PixelGeneration
 

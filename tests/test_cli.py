@@ -429,3 +429,16 @@ def test_signals_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="a defect"):
         run(FIT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_lightning_refuses_late_is_one_line() -> None:
+    with pytest.raises(UserError, match="val_check_interval"):
+        run(["fit", f"--config={CONFIG}", "--trainer.val_check_interval=1000", "--trainer.enable_progress_bar=false"])
+
+
+def test_options_that_another_class_leaves_out_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    other = "--model=lt_cli.tasks.pixel_classification.PixelClassification"
+    Path("rows.yaml").write_text("model: {init_args: {keep_rows: 2}}")
+    with pytest.raises(SystemExit), caplog.at_level("INFO"):
+        run(["fit", "--config=rows.yaml", other, "--print_config"])
+    assert "PixelClassification in place of PixelGeneration leaves out what was said of keep_rows" in caplog.text

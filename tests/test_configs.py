@@ -15,8 +15,9 @@ FRAGMENTS = {
     for directory, option in (("backbone", "--model.backbone"), ("data", "--data.source"), ("trainer", "--trainer"))
     for path in sorted((CONFIGS / directory).glob("*.yaml"))
 }
-TINY = ["--trainer.max_steps=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
-TINY += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+TINY = ["--trainer.max_steps=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
+TINY += ["--trainer.limit_test_batches=1", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+TINY += ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
 TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null"]
 
 

@@ -1,0 +1,66 @@
+"""Where runs lie, what their files are called: <root>/<config's name>/<time>/."""
+
+import itertools
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from lt_cli.errors import UserError
+
+RUNS = "runs"
+"""Where runs go unless ``--trainer.default_root_dir`` says otherwise: <root>/<config's name>/<time>/."""
+
+
+def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Path | None:
+    """The file meant by ``best``, ``last``, a path, or a directory of runs.
+
+    Args:
+        which: ``best`` or ``last`` of the newest run under ``root`` that has one; a file; or a directory, for
+            the best checkpoint of the newest run in it, or the last where no run has a best one.
+        root: The directory of all runs.
+        name: Only runs of the config of this name.
+
+    Returns:
+        The file, which need not exist where a path was given; None where no run has one.
+    """
+    if which in ("best", "last"):
+        return _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
+    if Path(which).is_dir():
+        best, last = (Path(which).glob(f"**/checkpoints/{name}.ckpt") for name in ("best", "last"))
+        return _newest(best) or _newest(last)
+    return Path(which)
+
+
+def _newest(paths: Iterable[Path]) -> Path | None:
+    """The checkpoint of the run that began last: runs are named by their time."""
+    return max(paths, key=lambda path: path.parent.parent.name, default=None)
+
+
+def run_of(path: Path) -> Path | None:
+    """The run's directory that a checkpoint lies in, or None where it lies elsewhere."""
+    path = path if path.parent.name else path.absolute()
+    return path.parent.parent if path.parent.name == "checkpoints" else None
+
+
+def new_run(parent: Path) -> Path:
+    """A new directory named by the time; making it is what keeps two runs of one second apart."""
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        run = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            run.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"--trainer.default_root_dir: {run} cannot be made: {error.strerror}") from error
+    return run
+
+
+def run_for(ckpt_path: Path | None, parent: Path) -> Path:
+    """The run of a checkpoint, or a new one, made by the first process: Lightning tells its answer to the others."""
+    if ckpt_path is not None and (run := run_of(ckpt_path)) is not None:
+        return run
+    return new_run(parent) if getattr(rank_zero_only, "rank", 0) == 0 else parent / "run"
