@@ -1,5 +1,6 @@
 """Writes a task's golden checkpoint, once: python tests/make_golden.py NAME, for tests/contract/NAME.yaml."""
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -15,10 +16,10 @@ def main(name: str) -> None:
     if target.exists():
         sys.exit(f"{target} exists; golden checkpoints are kept forever")
     GOLDEN.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as root:
-        cli = run(["fit", f"--config={ROOT / 'tests' / 'contract' / name}.yaml", f"--trainer.default_root_dir={root}"])
+    with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
+        cli = run(["fit", f"--config={ROOT / 'tests' / 'contract' / name}.yaml"])
         loss = cli.trainer.test(cli.model, cli.datamodule)[0]["test/loss"]
-        shutil.copy(only_run(name, root) / "checkpoints" / "last.ckpt", target)
+        shutil.copy(only_run(name) / "checkpoints" / "last.ckpt", target)
     target.with_suffix(".txt").write_text(f"{loss!r}\n")
 
 

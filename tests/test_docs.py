@@ -56,8 +56,11 @@ def execute(command: str) -> None:
     tiny = dict(TINY) | ({} if "cifar" in command else {"--trainer.check_val_every_n_epoch": "1"})
     if arguments[0] == "fit":
         tiny |= {"--sample_images": "null"}
-        tiny |= {} if re.search("brightness|smooth", command) else {"--model.schedule": "null"}
-    run([*arguments, *(f"{option}={value}" for option, value in tiny.items() if option not in given)])
+        if "--model.schedule.warmup_steps" in given:
+            tiny["--model.schedule.warmup_steps"] = "0"
+        elif not re.search("brightness|smooth", command):
+            tiny["--model.schedule"] = "null"
+    run([*arguments, *(f"{option}={value}" for option, value in tiny.items())])
 
 
 @pytest.fixture
