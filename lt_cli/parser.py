@@ -34,7 +34,9 @@ class LeftOut(logging.Handler):
                 rank_zero_info(message)
 
 
-LOG = logging.Logger("lt_cli.parser", logging.DEBUG)
+LOG = logging.getLogger("lt_cli.parser")
+LOG.setLevel(logging.DEBUG)
+LOG.propagate = False
 LOG.addHandler(LeftOut())
 
 

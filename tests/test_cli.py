@@ -175,7 +175,7 @@ class TestRunDirectory:
     def test_other_processes_make_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The first process tells them where the run is (the contract suite runs two)."""
         made = []
-        monkeypatch.setattr("lt_cli.cli.new_run", lambda parent: made.append(parent) or parent / "made")
+        monkeypatch.setattr("lt_cli.runs.new_run", lambda parent: made.append(parent) or parent / "made")
         monkeypatch.setattr("lightning.pytorch.utilities.rank_zero_only.rank", 1)
         run(["fit", f"--config={CONFIG}", "--trainer.fast_dev_run=true"])
         assert made == []

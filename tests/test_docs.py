@@ -53,7 +53,9 @@ def execute(command: str) -> None:
             run(arguments)
         return
     given = {word.split("=")[0] for word in arguments}
-    tiny = dict(TINY) | ({} if "cifar" in command else {"--trainer.check_val_every_n_epoch": "1"})
+    tiny = dict(TINY) | {
+        "--trainer.val_check_interval" if "cifar" in command else "--trainer.check_val_every_n_epoch": "1"
+    }
     if arguments[0] == "fit":
         tiny |= {"--sample_images": "null"}
         if "--model.schedule.warmup_steps" in given:

@@ -45,11 +45,10 @@ class KeyValueCache:
 class Attention(nn.Module):
     """Causal self-attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762) through torch's fused kernels."""
 
-    def __init__(self, *, embed_dim: int, num_heads: int, bias: bool, dropout: float) -> None:
+    def __init__(self, *, embed_dim: int, num_heads: int, bias: bool) -> None:
         """One matrix for queries, keys and values, one for the output."""
         super().__init__()
         self.num_heads = num_heads
-        self.dropout = dropout
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
         self.out = nn.Linear(embed_dim, embed_dim, bias=bias)
 
@@ -64,11 +63,8 @@ class Attention(nn.Module):
         mask = None
         if past and length > 1:
             mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
-        dropout = self.dropout if self.training else 0.0
         # is_causal aligns queries with the first keys, so it only fits an empty cache
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=not past and length > 1
-        )
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not past and length > 1)
         return self.out(y.transpose(1, 2).reshape(batch, length, -1))  # type: ignore[no-any-return]
 
 
@@ -101,7 +97,7 @@ class Block(nn.Module):
         """Attention, then MLP, each behind its own norm."""
         super().__init__()
         self.attention_norm = make_norm(norm, embed_dim, bias)
-        self.attention = Attention(embed_dim=embed_dim, num_heads=num_heads, bias=bias, dropout=dropout)
+        self.attention = Attention(embed_dim=embed_dim, num_heads=num_heads, bias=bias)
         self.mlp_norm = make_norm(norm, embed_dim, bias)
         self.mlp = MLP(embed_dim=embed_dim, activation=activation, bias=bias)
         self.dropout = nn.Dropout(dropout)
@@ -133,7 +129,8 @@ class GPT(CausalBackbone):
         norm: rmsnorm (a gain, no mean, no bias) as in image GPT, or layernorm as in GPT-2.
         activation: quick_gelu as in image GPT, gelu_tanh as in GPT-2, or the exact gelu.
         bias: Whether linear layers and layer norms add a bias.
-        dropout: Probability of dropping an attention weight, a residual or an embedding, in training.
+        dropout: Probability of dropping an element of a residual or an embedding, in training; attention weights are
+            kept, as dropping them costs the fused kernel on a CPU.
         tie_embeddings: Whether the output reuses the token embeddings.
         start_token: Whether there is a learned token that begins a sequence, so that the first token is predicted too.
 
