@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lt_cli.arguments import Invocation, arrange, check_files
@@ -21,13 +20,13 @@ from lt_cli.callbacks.sample_images import SampleImages
 from lt_cli.callbacks.signals import Signals, Stopped
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.weight_noise import WeightNoise
-from lt_cli.checkpoint import CheckpointIO, read, restore_data
+from lt_cli.checkpoint import read, restore_data
 from lt_cli.errors import UserError
-from lt_cli.loggers import run_loggers
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
 from lt_cli.runs import RUNS, run_for
 from lt_cli.tasks.base import Task
+from lt_cli.trainer import make_trainer
 
 FLAGS: dict[str, type[Callback]] = {"freeze": Freeze, "weight_noise": WeightNoise, "sample_images": SampleImages}
 """Callbacks with options of their own; any other class goes into ``--trainer.callbacks``."""
@@ -93,42 +92,19 @@ class CLI(LightningCLI):
             restore_data(self.datamodule, read(self.invocation.ckpt_path))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer whose logs, checkpoints and predictions lie in one directory."""
+        """A trainer with the callbacks that are always there, those that flags switch on, and the user's."""
         config = self.config_init[self.subcommand]
-        trainer_config = {**config.trainer, **kwargs}
-        parent = Path(config.trainer.default_root_dir or RUNS) / self.invocation.name
-        run = run_for(self.invocation.ckpt_path, parent)
-        checkpoints = config.checkpoints
+        run = run_for(self.invocation.ckpt_path, Path(config.trainer.default_root_dir or RUNS) / self.invocation.name)
         callbacks = [ExactResume(), *(config[name] for name in FLAGS if config[name] is not None)]
         callbacks += [config.predictions, Throughput()]
-        if not trainer_config["fast_dev_run"] and trainer_config["enable_checkpointing"] is not False:
-            callbacks += [checkpoints, Signals(checkpoints)]
-        if self.subcommand == "fit":
-            callbacks.append(FirstPage())
-        if self.subcommand == "fit" and not trainer_config["fast_dev_run"]:
+        for_a_try = bool(config.trainer.fast_dev_run)
+        if not for_a_try and config.trainer.enable_checkpointing is not False:
+            callbacks += [config.checkpoints, Signals(config.checkpoints)]
+        if self.subcommand == "fit" and not for_a_try:
             anew = self.config["fit"].clone()
             anew.ckpt_path = None  # the file is a run's configuration, not a session's
-            callbacks.append(SaveConfigCallback(self._parser("fit"), anew, overwrite=True))
-        if trainer_config["logger"] is None or trainer_config["logger"] is True:
-            trainer_config["logger"] = run_loggers(run)
-        if trainer_config["logger"]:
-            callbacks.append(LearningRateMonitor("step"))
-        given = trainer_config["callbacks"] or []
-        given = given if isinstance(given, list) else [given]
-        if trainer_config["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in given):
-            callbacks.append(RichProgressBar(refresh_rate=10))
-        trainer_config["callbacks"] = [*given, *callbacks]
-        trainer_config["default_root_dir"] = run
-        trainer_config["plugins"] = [*_as_list(trainer_config["plugins"]), CheckpointIO()]
-        try:
-            return self.trainer_class(**trainer_config)
-        except (MisconfigurationException, TypeError, ValueError) as error:
-            asked = (f"--trainer.{name}={config.trainer[name]}" for name in ("accelerator", "devices", "strategy"))
-            raise UserError(f"{' '.join(asked)}: {error}") from error
-
-
-def _as_list(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]
+            callbacks += [FirstPage(), SaveConfigCallback(self._parser("fit"), anew, overwrite=True)]
+        return make_trainer({**config.trainer, **kwargs}, callbacks, run)
 
 
 def run(args: list[str]) -> CLI:
