@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import torch
 from contract_suite import CONFIGS, PREDICT_ALL, only_run, without_dropout
 
 from lt_cli.cli import run
@@ -25,3 +26,6 @@ def main(root: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    torch.distributed.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # several groups were opened, and gloo's threads may abort the interpreter while it closes
