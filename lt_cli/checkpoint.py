@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lt_cli.errors import UserError
+from lt_cli.errors import RunError, UserError
 from lt_cli.parser import Parser
 from lt_cli.runs import find
 from lt_cli.tasks.base import CHECKPOINT_FORMAT, Task
@@ -46,7 +46,7 @@ class CheckpointIO(TorchCheckpointIO):
                 part.unlink()
             cause = error if isinstance(error, OSError) else error.__context__ or error
             kept = f"; {target} is the last good checkpoint" if target.exists() else ""
-            raise UserError(f"the checkpoint {target} could not be written: {cause}{kept}") from error
+            raise RunError(f"the checkpoint {target} could not be written: {cause}{kept}") from error
 
     def load_checkpoint(
         self, path: _PATH, map_location: Any = None, weights_only: bool | None = None

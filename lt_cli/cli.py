@@ -21,7 +21,7 @@ from lt_cli.callbacks.signals import Signals, Stopped
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.weight_noise import WeightNoise
 from lt_cli.checkpoint import read, restore_data
-from lt_cli.errors import UserError
+from lt_cli.errors import RunError, UserError
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
 from lt_cli.runs import RUNS, run_for
@@ -147,4 +147,4 @@ def main() -> None:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, OSError) else 2)
+        sys.exit(1 if isinstance(error, RunError | OSError) else 2)

@@ -7,8 +7,12 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """A mistake the user can mend; the command line prints its message without a traceback.
 
-    The message repeats the name, the value and the rule, and says what to do.
+    The message repeats the name, the value and the rule, and says what to do. Exit code 2.
     """
+
+
+class RunError(UserError):
+    """What stopped a run under way, such as a full disk or a loss that is not a number. Exit code 1."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
