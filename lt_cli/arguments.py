@@ -1,6 +1,7 @@
 """The command line before parsing: whose configuration a run starts from, and every override after it."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.checkpoint import read, run_config
 from lt_cli.errors import UserError, did_you_mean
-from lt_cli.runs import RUNS, find, run_of
+from lt_cli.runs import RUNS, find, of_job, run_of
+from lt_cli.signals import slurm_job
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_CONFIG = Path(__file__).with_name("default.yaml")
@@ -54,11 +56,13 @@ class Invocation:
         args: The arguments to parse.
         name: The config's name, which its runs lie under.
         ckpt_path: The checkpoint, found.
+        typed: The arguments as they were typed.
     """
 
     args: list[str]
     name: str = DEFAULT_NAME
     ckpt_path: Path | None = None
+    typed: list[str] = field(default_factory=list)
 
 
 def arrange(args: list[str]) -> Invocation:
@@ -90,7 +94,7 @@ def arrange(args: list[str]) -> Invocation:
     if name is None:
         name = run.parent.name if run else ckpt_path.stem if ckpt_path else DEFAULT_NAME
     arranged = [command, *base, *(token for option in [*configs, *others] for token in option.tokens)]
-    return Invocation(arranged, name, ckpt_path)
+    return Invocation(arranged, name, ckpt_path, list(args))
 
 
 def check_files(args: list[str]) -> None:
@@ -178,6 +182,11 @@ def _find_checkpoint(
 ) -> tuple[Path | None, list[Option]]:
     """Replaces best, last or a directory by the file it means, and says which."""
     given = [option for option in options if option.name == "--ckpt_path"]
+    again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0 and command == "fit"
+    if again and (job := slurm_job()) and (last := of_job(job, root / (name or DEFAULT_NAME))):
+        rank_zero_info(f"SLURM job {job} is started again and goes on from {last}")
+        others = [option for option in options if option not in given]
+        return last, [*others, Option("--ckpt_path", [f"--ckpt_path={last}"])]
     if not given or given[-1].value in ("", "null"):
         return None, options
     which = given[-1].value

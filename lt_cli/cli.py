@@ -7,29 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lt_cli.arguments import Invocation, arrange, check_files
-from lt_cli.callbacks.checkpoints import Checkpoints
-from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.callbacks.first_page import FirstPage
-from lt_cli.callbacks.freeze import Freeze
-from lt_cli.callbacks.prediction_writer import PredictionWriter
-from lt_cli.callbacks.sample_images import SampleImages
-from lt_cli.callbacks.signals import Signals, Stopped
-from lt_cli.callbacks.throughput import Throughput
-from lt_cli.callbacks.weight_noise import WeightNoise
-from lt_cli.checkpoint import read, restore_data
+from lt_cli.callbacks.session_record import SessionRecord
+from lt_cli.checkpoint import changes, read, restore_data
 from lt_cli.errors import RunError, UserError
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
 from lt_cli.runs import RUNS, run_for
+from lt_cli.session import add_options, callbacks
+from lt_cli.signals import Signals, Stopped
 from lt_cli.tasks.base import Task
 from lt_cli.trainer import make_trainer
-
-FLAGS: dict[str, type[Callback]] = {"freeze": Freeze, "weight_noise": WeightNoise, "sample_images": SampleImages}
-"""Callbacks with options of their own; any other class goes into ``--trainer.callbacks``."""
 
 TRACEBACK = "LT_CLI_TRACEBACK"
 """Environment variable: set it to see the traceback behind a one-line error."""
@@ -38,9 +31,10 @@ TRACEBACK = "LT_CLI_TRACEBACK"
 class CLI(LightningCLI):
     """One run: its parsed configuration, its task, its data, its trainer."""
 
-    def __init__(self, invocation: Invocation) -> None:
+    def __init__(self, invocation: Invocation, signals: Signals) -> None:
         """Parses, builds, and runs the subcommand."""
-        self.invocation = invocation
+        self.invocation, self.signals = invocation, signals
+        self.changes: list[str] = []
         super().__init__(
             Task,
             LightningDataModule,
@@ -61,10 +55,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that are always there, and those that an option of their own switches on."""
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
-        parser.add_lightning_class_args(PredictionWriter, "predictions")
-        for name, callback in FLAGS.items():
-            parser.add_argument(f"--{name}", type=callback | None, default=None, help=callback.__doc__)
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses, whatever stands in sys.argv; a broken file explains more than what it led to."""
@@ -89,22 +80,27 @@ class CLI(LightningCLI):
         self._dump_config()
         self.model.run_config = {k: v for k, v in self.config_dump.items() if k not in ("config", "ckpt_path")}
         if self.invocation.ckpt_path is not None:
-            restore_data(self.datamodule, read(self.invocation.ckpt_path))
+            checkpoint = read(self.invocation.ckpt_path)
+            restore_data(self.datamodule, checkpoint)
+            if self.subcommand == "fit":
+                self.changes += changes(checkpoint, self.model.saved_config())
+                for change in self.changes:
+                    rank_zero_info(f"resuming with {change}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with the callbacks that are always there, those that flags switch on, and the user's."""
         config = self.config_init[self.subcommand]
         run = run_for(self.invocation.ckpt_path, Path(config.trainer.default_root_dir or RUNS) / self.invocation.name)
-        callbacks = [ExactResume(), *(config[name] for name in FLAGS if config[name] is not None)]
-        callbacks += [config.predictions, Throughput()]
         for_a_try = bool(config.trainer.fast_dev_run)
-        if not for_a_try and config.trainer.enable_checkpointing is not False:
-            callbacks += [config.checkpoints, Signals(config.checkpoints)]
+        saving = not for_a_try and config.trainer.enable_checkpointing is not False
+        record = []
         if self.subcommand == "fit" and not for_a_try:
             anew = self.config["fit"].clone()
             anew.ckpt_path = None  # the file is a run's configuration, not a session's
-            callbacks += [FirstPage(), SaveConfigCallback(self._parser("fit"), anew, overwrite=True)]
-        return make_trainer({**config.trainer, **kwargs}, callbacks, run)
+            session = SessionRecord(self.invocation.typed, self.invocation.ckpt_path, self.changes)
+            record = [session, SaveConfigCallback(self._parser("fit"), anew, overwrite=True), FirstPage()]
+        ours = callbacks(config, self.signals, saving=saving, record=record)
+        return make_trainer({**config.trainer, **kwargs}, ours, run)
 
 
 def run(args: list[str]) -> CLI:
@@ -124,7 +120,9 @@ def run(args: list[str]) -> CLI:
         sys.path.insert(0, here)
     quieten()
     try:
-        return CLI(arrange(args))
+        signals = Signals()
+        with signals.heard():
+            return CLI(arrange(args), signals)
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
     except ValueError as error:  # Lightning's own refusals of what the trainer was told, found late
@@ -139,10 +137,8 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except Stopped as stopped:
-        print(stopped.message, file=sys.stderr)
+        rank_zero_only(print)(stopped.message, file=sys.stderr)
         sys.exit(stopped.code)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except (UserError, OSError) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()

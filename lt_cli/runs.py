@@ -1,6 +1,7 @@
 """Where runs lie, what their files are called: <root>/<config's name>/<time>/."""
 
 import itertools
+import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,6 +32,15 @@ def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Path |
         best, last = (Path(which).glob(f"**/checkpoints/{name}.ckpt") for name in ("best", "last"))
         return _newest(best) or _newest(last)
     return Path(which)
+
+
+def of_job(job: str, parent: Path) -> Path | None:
+    """The last checkpoint of the run that a SLURM job began, as its record of sessions says."""
+    for last in sorted(parent.glob("*/checkpoints/last.ckpt"), reverse=True):
+        record = last.parent.parent / "sessions.jsonl"
+        if record.is_file() and any(json.loads(line)["slurm_job"] == job for line in record.read_text().splitlines()):
+            return last
+    return None
 
 
 def _newest(paths: Iterable[Path]) -> Path | None:

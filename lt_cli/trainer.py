@@ -7,6 +7,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
 
+from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.checkpoint import CheckpointIO
 from lt_cli.errors import UserError
 from lt_cli.loggers import run_loggers
@@ -32,15 +33,20 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
         added.append(RichProgressBar(refresh_rate=10))
     ours = {
         "logger": logger,
-        "callbacks": [*given, *callbacks, *added],
+        "callbacks": [ExactResume(), *given, *callbacks, *added],  # the first puts a resumed run where it stood
         "default_root_dir": run,
         "plugins": [*_as_list(options["plugins"]), CheckpointIO()],
     }
     try:
-        return Trainer(**{**options, **ours})
+        trainer = Trainer(**{**options, **ours})
     except (MisconfigurationException, TypeError, ValueError) as error:
         asked = (f"--trainer.{name}={options[name]}" for name in ("accelerator", "devices", "strategy"))
         raise UserError(f"{' '.join(asked)}: {error}") from error
+    # Lightning's own handling of signals hangs several processes within the handler (issue 20806 of Lightning), and
+    # asks at each step in a way that a GPU waits for; ours is Watch's.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -53,7 +53,7 @@ def finished_run(trained: Path) -> Path:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What runs say."""
     messages: list[str] = []
-    for module in ("arguments", "tasks.base", "callbacks.checkpoints"):
+    for module in ("arguments", "cli", "callbacks.checkpoints", "callbacks.exact_resume"):
         monkeypatch.setattr(f"lt_cli.{module}.rank_zero_info", messages.append)
     return messages
 
@@ -325,7 +325,7 @@ class TestResume:
         resumed = self.rates(monkeypatch, "fit", f"--config={CONFIG}", *flags[where], "--ckpt_path=last")
         assert resumed == pytest.approx(whole[4:])
         assert len(set(resumed)) == 4, "the schedule goes on"
-        assert ("resuming with lr 0.5 (was 0.003)" in said) == (where != "nowhere")
+        assert ("resuming with model.optimizer.lr 0.5 (was 0.003)" in said) == (where != "nowhere")
 
     def test_a_constant_rate_is_the_one_asked_for(self, finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         constant = ["--model.schedule=null", "--model.optimizer.lr=0.25", f"--config={CONFIG}", "--ckpt_path=last"]
@@ -334,7 +334,7 @@ class TestResume:
     def test_other_settings_of_the_optimizer(self, finished_run: Path, said: list[str]) -> None:
         cli = run(["fit", f"--config={CONFIG}", "--ckpt_path=last", "--model.optimizer.betas=[0.5,0.6]"])
         assert [tuple(group["betas"]) for group in cli.trainer.optimizers[0].param_groups] == [(0.5, 0.6)] * 2
-        assert any(message.startswith("resuming with betas") for message in said)
+        assert any(message.startswith("resuming with model.optimizer.betas [0.5, 0.6]") for message in said)
 
     def test_a_copied_checkpoint_begins_a_new_run(self, finished_run: Path) -> None:
         shutil.copy(finished_run / "checkpoints" / "last.ckpt", "mine.ckpt")

@@ -182,12 +182,10 @@ class TestResume:
         resumed = rates_of(COSINE, ckpt_path=Path("half.ckpt"), max_epochs=4)
         assert resumed == pytest.approx([rate(step, 0.4, 24, 4, 0.0) for step in range(half, 24)])
 
-    def test_another_peak(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_another_peak(self) -> None:
         rates_of(COSINE, save_after=8, max_epochs=2)
-        with caplog.at_level("INFO"):
-            resumed = rates_of(COSINE, lr=0.1, ckpt_path=Path("half.ckpt"), max_epochs=2)
+        resumed = rates_of(COSINE, lr=0.1, ckpt_path=Path("half.ckpt"), max_epochs=2)
         assert resumed == pytest.approx([rate(step, 0.1, 12, 4, 0.0) for step in range(8, 12)])
-        assert "resuming with lr 0.1 (was 0.4)" in caplog.text
 
     def test_from_a_schedule_to_none_and_back(self) -> None:
         rates_of(COSINE, save_after=8, max_epochs=2)

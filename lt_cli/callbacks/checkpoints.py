@@ -1,16 +1,22 @@
 """Two checkpoints per run, always there: best.ckpt and last.ckpt."""
 
 import math
+import os
+import re
+import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lt_cli.errors import UserError
+from lt_cli.errors import RunError, UserError
 from lt_cli.tasks.base import run_directory
+
+OnFailure = Literal["stop", "continue"]
 
 
 class Checkpoints(Checkpoint):
@@ -20,50 +26,73 @@ class Checkpoints(Checkpoint):
 
     Args:
         every_minutes: Time between two last.ckpt within an epoch; 0 saves at every optimiser step.
+        keep: How many of the newest last.ckpt also stay, as step-<number>.ckpt; -1 keeps them all.
+        on_failure: When a checkpoint cannot be written, stop ends the run, continue warns and tries again when
+            the next one is due. The last good checkpoint stays in either case.
     """
 
-    def __init__(self, every_minutes: float = 10.0) -> None:
+    def __init__(self, every_minutes: float = 10.0, keep: int = 0, on_failure: OnFailure = "stop") -> None:
         """Saves nothing yet."""
         if every_minutes < 0:
             raise UserError(f"every_minutes ({every_minutes}) must not be negative")
-        self.every_minutes = every_minutes
+        if keep < -1:
+            raise UserError(f"keep ({keep}) must be -1 for all, 0 for none or a number of checkpoints")
+        if on_failure not in get_args(OnFailure):
+            raise UserError(f"on_failure ({on_failure!r}) must be one of {', '.join(get_args(OnFailure))}")
+        self.every_minutes, self.keep, self.on_failure = every_minutes, keep, on_failure
         self.best_score: float | None = None
         self._saved_at = time.monotonic()
-        self._step = self._saved_step = 0
+        self._saved_step = 0
 
     @staticmethod
     def path(trainer: Trainer, which: str) -> Path:
         """Where best or last lies in the trainer's run; called on all processes."""
         return run_directory(trainer) / "checkpoints" / f"{which}.ckpt"
 
-    def save_last(self, trainer: Trainer) -> Path:
-        """Writes last.ckpt; called on all processes."""
-        path = self.path(trainer, "last")
-        trainer.save_checkpoint(path)
-        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        return path
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts with the training."""
         self._saved_at = time.monotonic()
-        self._step = trainer.global_step
+        self._saved_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Saves between two optimiser steps only, as a checkpoint holds no gathered gradients.
+    def due(self, trainer: Trainer) -> bool:
+        """Whether this process's clock asks for last.ckpt after an optimiser step.
 
-        The last step of an epoch waits for the validation, which a resumed run would leave out; the last of a run
-        that ends within an epoch does not wait, so that a longer run goes on there.
+        The last step of an epoch waits for the end of the epoch; the last of a run that ends within an epoch
+        does not, so that a longer run goes on there.
         """
-        stepped = trainer.global_step != self._step
-        self._step = trainer.global_step
-        if not stepped or trainer.is_last_batch:
-            return
+        if trainer.is_last_batch:
+            return False
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
-        due = ends or time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
-            self.save_last(trainer)
+        return ends or time.monotonic() - self._saved_at >= 60 * self.every_minutes
+
+    def save_last(self, trainer: Trainer) -> Path:
+        """Writes last.ckpt, and only then lets go of the oldest one; called on all processes."""
+        path = self.path(trainer, "last")
+        saved = self._save(trainer, path)
+        self._saved_at = time.monotonic()
+        if saved:
+            self._saved_step = trainer.global_step
+            if self.keep and trainer.is_global_zero:
+                _keep(path, path.with_name(f"step-{self._saved_step:07d}.ckpt"), self.keep)
+        return path
+
+    def _save(self, trainer: Trainer, path: Path) -> bool:
+        """Writes a checkpoint, or says why not; all processes learn of it and stop or go on together."""
+        _refuse_broken_weights(trainer, path)
+        failure: str | None = None
+        try:
+            trainer.save_checkpoint(path)
+        except RunError as error:
+            failure = str(error)
+            trainer.strategy.barrier()  # which the other processes wait at, at the end of save_checkpoint
+        if trainer.world_size > 1:
+            failure = trainer.strategy.broadcast(failure)
+        if failure is None:
+            return True
+        if self.on_failure == "stop":
+            raise RunError(failure)
+        rank_zero_warn(f"{failure}; going on without, as --checkpoints.on_failure=continue")
+        return False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Every epoch leaves a last.ckpt."""
@@ -81,10 +110,12 @@ class Checkpoints(Checkpoint):
                 f"it logged {sorted(trainer.callback_metrics)}"
             )
         score = float(trainer.callback_metrics[name])
-        best = math.nan if self.best_score is None else self.best_score
+        before = self.best_score
+        best = math.nan if before is None else before
         if math.isnan(best) or (score < best if mode == "min" else score > best):
-            self.best_score = score
-            trainer.save_checkpoint(self.path(trainer, "best"))
+            self.best_score = score  # the checkpoint holds it
+            if not self._save(trainer, self.path(trainer, "best")):
+                self.best_score = before
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says where everything is."""
@@ -100,3 +131,31 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A resumed run keeps its score to beat."""
         self.best_score = state_dict["best_score"]
+
+
+def _refuse_broken_weights(trainer: Trainer, path: Path) -> None:
+    """A checkpoint of weights that are no numbers would replace one that a run can go on from."""
+    for name, weight in trainer.lightning_module.named_parameters():
+        if not torch.isfinite(weight.detach()).all():
+            kept = f"; the last good checkpoint is {path}" if path.is_file() else ""
+            raise RunError(
+                f"weights of {name} are no finite numbers after step {trainer.global_step}{kept}: "
+                "try a lower --model.optimizer.lr or --trainer.gradient_clip_val=1"
+            )
+
+
+def _keep(path: Path, name: Path, number: int) -> None:
+    """Gives the file a second name, which costs nothing, or copies it where the file system cannot; prunes."""
+    kept = [old for old in path.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+", old.stem)]
+    kept.sort(key=lambda old: int(old.stem.partition("-")[2]))
+    try:
+        name.unlink(missing_ok=True)
+        try:
+            os.link(path, name)
+        except OSError:
+            shutil.copyfile(path, name)
+        others = [old for old in kept if old != name]
+        for old in others[: max(0, len(others) + 1 - number)] if number > 0 else []:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        rank_zero_warn(f"{path} could not be kept as {name.name}: {error}")

@@ -4,25 +4,52 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 
 from lt_cli.data.base import Loader, run_seed
+from lt_cli.tasks.base import machine
 
 
 class ExactResume(Callback):
     """Makes a run that was killed and resumed bit-identical to one that was not, on the same machine.
 
     torch is seeded before every training batch from the run's seed, the process, the epoch and the batch; the
-    order of the rows is the loader's. Three gaps of Lightning 2.6 are closed when training starts.
+    order of the rows is the loader's. Gaps of Lightning 2.6 are closed when training starts.
     """
 
     def __init__(self) -> None:
         """Resumes nothing yet."""
         self._loader_states: list[dict[str, Any]] = []
+        self._step = 0
+        self._max_steps = -1
+        self._in_batch_end = self._resumes_in_batch_end = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the checkpoint is of the end of a batch, before the validation that may follow it is over."""
+        return {"in_batch_end": self._in_batch_end}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Notes where the checkpoint is of."""
+        self._resumes_in_batch_end = state_dict["in_batch_end"]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Notes where the loaders stood."""
+        """Notes where the loaders stood, and says what keeps the run from ending with the same bits."""
+        if trainer.state.fn == "fit":
+            before = checkpoint.get("lt_cli", {}).get("machine", {})
+            for name, now in machine(trainer).items():
+                if before.get(name, now) != now:
+                    rank_zero_info(
+                        f"resuming with {name} {now} (was {before[name]}): where it stood, but not bit for bit"
+                    )
         self._loader_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+        self._step = checkpoint["global_step"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps Lightning from leaving at once where only what follows the last batch is left to do."""
+        loop = trainer.fit_loop.epoch_loop
+        self._max_steps = loop.max_steps
+        if self._resumes_in_batch_end and self._step == self._max_steps:
+            loop.max_steps += 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the loaders where they stood, and ends the epoch that a checkpoint of its end left open.
@@ -35,6 +62,7 @@ class ExactResume(Callback):
         epochs: Any = loop.epoch_progress.current  # Lightning declares another class than these have
         batches: Any = loop.epoch_loop.batch_progress.current
         loaders = [dl for dl in CombinedLoader(trainer.train_dataloader).flattened if hasattr(dl, "load_state_dict")]
+        moved = 0
         for loader, state in zip(loaders, self._loader_states, strict=False):
             loader.load_state_dict(state)
             if isinstance(loader, Loader):
@@ -42,12 +70,54 @@ class ExactResume(Callback):
                 for name in ("ready", "started", "processed", "completed"):
                     setattr(batches, name, getattr(batches, name) + moved)
         self._loader_states = []
+        if self._resumes_in_batch_end:
+            self._resume_in_batch_end(trainer, other_batches=moved != 0)
+            return
         epochs.completed = epochs.processed
         if loop.restarted_on_epoch_end:
             loop._restarting = loop.epoch_loop.restarting = False
             loop.reset_restart_stage()
 
+    def _resume_in_batch_end(self, trainer: Trainer, *, other_batches: bool) -> None:
+        """Lets the run go on with what follows a batch, its validation above all, which Lightning would leave out."""
+        loop, batch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+        epochs, batches, validation = loop.epoch_progress, batch_loop.batch_progress, batch_loop.val_loop.batch_progress
+        count: Any
+        for count in (epochs.total, epochs.current):
+            count.processed = count.completed = count.started - 1
+        for count in (batches.total, batches.current):
+            count.completed = count.processed
+        validation.total.load_state_dict(
+            {name: number - vars(validation.current)[name] for name, number in vars(validation.total).items()}
+        )
+        batch_loop.reset_restart_stage()
+        batch_loop._batches_that_stepped -= not batch_loop._should_accumulate()  # which Lightning now adds twice
+        advance = batch_loop.advance
+
+        def skip_the_batch(data_fetcher: Any) -> None:
+            batch_loop.advance = advance  # type: ignore[method-assign]
+            batch_loop.max_steps = self._max_steps
+            batch_loop.val_loop.restarting = False
+            batch_loop._skip_next_val = other_batches and not batches.is_last_batch  # whose number says nothing now
+
+        batch_loop.advance = skip_the_batch  # type: ignore[method-assign]
+        self._resumes_in_batch_end, self._in_batch_end = False, True
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Dropout and other draws of the step come from here."""
         position = (run_seed(), trainer.global_rank, trainer.current_epoch, batch_idx)
         torch.manual_seed(hash(position) & 0x7FFF_FFFF_FFFF_FFFF)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The weights are a step further; the validation that may follow is still to come."""
+        self._in_batch_end = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What follows a batch is over."""
+        self._in_batch_end = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What follows a batch is over."""
+        self._in_batch_end = False

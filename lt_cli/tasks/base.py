@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -31,6 +30,13 @@ CHECKPOINT_FORMAT = 1
 def run_directory(trainer: Trainer) -> Path:
     """Where the run's files go, as the first process says; called on all processes, or it waits for them."""
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def machine(trainer: Trainer) -> dict[str, Any]:
+    """What a run's last bits depend on besides its configuration: processes, device, precision, version of torch."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"processes": trainer.world_size, "device": name, "torch": str(torch.__version__)}
 
 
 @contextmanager
@@ -232,15 +238,20 @@ class Task(LightningModule, ABC):
                 f"the weights of {type(self).__name__} are untrained: give --ckpt_path=best, last or a file"
             )
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds format, version, the run's configuration, and the optimiser settings it stands for."""
+    def saved_config(self) -> dict[str, Any] | None:
+        """The run's configuration as a checkpoint holds it: with a backbone that needs no other file."""
         config = copy.deepcopy(self.run_config)
         if config is not None and self.backbone.rebuild_config is not None:
             config["model"]["init_args"]["backbone"] = copy.deepcopy(self.backbone.rebuild_config)
+        return config
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds format, version, the run's configuration, and the optimiser settings it stands for."""
         checkpoint["lt_cli"] = {
             "format": CHECKPOINT_FORMAT,
             "version": VERSION,
-            "config": config,
+            "config": self.saved_config(),
+            "machine": machine(self.trainer),
             "optimizer_settings": self._group_settings,
         }
 
@@ -250,7 +261,7 @@ class Task(LightningModule, ABC):
         self._loaded_settings = checkpoint.get("lt_cli", {}).get("optimizer_settings")
 
     def on_train_start(self) -> None:
-        """Lets the configuration beat the checkpoint on resume, the learning rate included, and says so.
+        """Lets the configuration beat the checkpoint on resume, the learning rate included.
 
         Only what changed is written, as a schedule may have moved the rest.
         """
@@ -267,7 +278,6 @@ class Task(LightningModule, ABC):
                         "go on with the same --model.optimizer, or start anew without --ckpt_path"
                     )
                 for name in (n for n in new if n in old and old[n] != new[n]):
-                    rank_zero_info(f"resuming with {name} {new[name]} (was {old[name]})")
                     group[name] = new[name] if name != "lr" else group["lr"] * new["lr"] / old["lr"]
                 if self.schedule_factory is None and "lr" in new:
                     group["lr"] = new["lr"]

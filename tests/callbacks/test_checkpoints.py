@@ -13,8 +13,10 @@ from toys import NumberData, NumberTask, trainer
 from lt_cli.callbacks import checkpoints
 from lt_cli.callbacks.checkpoints import Checkpoints
 from lt_cli.callbacks.exact_resume import ExactResume
+from lt_cli.callbacks.watch import Watch
 from lt_cli.cli import run
 from lt_cli.errors import UserError
+from lt_cli.signals import Signals
 
 
 class Scripted(NumberTask):
@@ -29,13 +31,18 @@ class Scripted(NumberTask):
         return super().step(batch, stage) if stage == "train" else {"loss": score}
 
 
+def watched(kept: Checkpoints) -> list[Callback]:
+    """With what tells it when to save."""
+    return [Watch(kept, Signals()), kept]
+
+
 def fit(
     scores: Sequence[float], *callbacks: Callback, mode: str = "min", ckpt_path: Path | None = None, **options: Any
 ) -> tuple[Trainer, Checkpoints]:
     """A run in the working directory."""
     kept = Checkpoints()
     options = {"max_epochs": len(scores), "enable_checkpointing": True, "default_root_dir": ".", **options}
-    one = trainer(kept, ExactResume(), *callbacks, **options)
+    one = trainer(ExactResume(), *callbacks, *watched(kept), **options)
     one.fit(Scripted(scores, mode), NumberData(), ckpt_path=ckpt_path)
     return one, kept
 
@@ -167,7 +174,7 @@ class TestLast:
         """And never while gradients are gathered, which no checkpoint holds; at an epoch's end, after validation."""
         saves = Saves(monkeypatch)
         options = {"default_root_dir": ".", "enable_checkpointing": True, "accumulate_grad_batches": accumulate}
-        trainer(Checkpoints(every_minutes=0), max_epochs=2, **options).fit(NumberTask(), NumberData())
+        trainer(*watched(Checkpoints(every_minutes=0)), max_epochs=2, **options).fit(NumberTask(), NumberData())
         assert saves.steps == [*steps, *(step + steps[-1] for step in steps)]
         assert saves.batches == [min(accumulate * step, 6) for step in steps] * 2
         assert saves.validated == [step >= steps[-1] for step in steps] + [True] * len(steps)
@@ -176,7 +183,9 @@ class TestLast:
         clock, saves = Clock(), Saves(monkeypatch)
         monkeypatch.setattr(checkpoints, "time", clock)
         options = {"default_root_dir": ".", "enable_checkpointing": True}
-        trainer(Slow(clock), Checkpoints(every_minutes=1), max_epochs=2, **options).fit(NumberTask(), NumberData())
+        trainer(Slow(clock), *watched(Checkpoints(every_minutes=1)), max_epochs=2, **options).fit(
+            NumberTask(), NumberData()
+        )
         assert saves.steps == [2, 4, 6, 8, 10, 12]
 
     def test_the_clock_starts_with_the_training_and_with_each_save(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +194,7 @@ class TestLast:
         kept = Checkpoints(every_minutes=2)
         clock.now = 1e6
         options = {"default_root_dir": ".", "enable_checkpointing": True}
-        trainer(Slow(clock), kept, max_epochs=2, **options).fit(NumberTask(), NumberData())
+        trainer(Slow(clock), *watched(kept), max_epochs=2, **options).fit(NumberTask(), NumberData())
         assert saves.steps == [4, 6, 10, 12]
 
     def test_mistake(self) -> None:

@@ -1,0 +1,88 @@
+"""Ctrl-C, SIGTERM and SLURM's warning: heard at once, obeyed when the run can go on from there."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+
+class Stopped(SystemExit):
+    """A run that a signal ended; the exit code is 128 + the signal's number."""
+
+    def __init__(self, number: int, message: str) -> None:
+        """Keeps the message for whoever prints it."""
+        super().__init__(128 + number)
+        self.message = message
+
+
+class Signals:
+    """Hears the signals that end a run.
+
+    Within training a signal waits for the end of the step, except a second Ctrl-C; otherwise it stops at once.
+
+    Attributes:
+        received: The number of the signal that waits, or 0.
+        waiting: Whether signals wait; set while training runs.
+        last: The checkpoint to go on from, once there is one.
+    """
+
+    def __init__(self) -> None:
+        """Hears nothing yet."""
+        self.received = 0
+        self.waiting = False
+        self.last: Path | None = None
+        self._process = os.getpid()
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Listens for a while, where this is the main thread, which alone may; what a shell ignores stays ignored."""
+        numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]
+        if threading.current_thread() is not threading.main_thread():
+            numbers = []
+        handlers = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+        for number in handlers:
+            signal.signal(number, self._receive)
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a process that fetches batches; this one ends it
+        if self.waiting and (not self.received or number != signal.SIGINT):
+            self.received = self.received or number
+            return
+        raise Stopped(number, "stopped" + (f"; go on with: {resume_command(self.last)}" if self.last else ""))
+
+    def stopped(self, number: int, step: int, last: Path) -> Stopped:
+        """The end of a run whose state is safe, which SLURM starts again where that was its warning."""
+        message = f"stopped at step {step}; "
+        if number == signal.SIGUSR1 and (job := slurm_job()):
+            try:
+                subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+                return Stopped(number, f"{message}SLURM job {job} is queued again and goes on from {last}")
+            except (OSError, subprocess.CalledProcessError) as error:
+                cause = getattr(error, "stderr", "") or str(error)
+                message += f"SLURM job {job} could not be queued again ({cause.strip()}); "
+        return Stopped(number, f"{message}go on with: {resume_command(last)}")
+
+
+def slurm_job() -> str | None:
+    """The SLURM job this process belongs to, or None; of an array, the job of this task."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def resume_command(path: Path) -> str:
+    """What to type to go on: python main.py, python -m lt_cli or lt-cli, as it was started."""
+    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return shlex.join([*program, "fit", f"--ckpt_path={path}"])
