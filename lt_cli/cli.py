@@ -122,7 +122,10 @@ def run(args: list[str]) -> CLI:
     try:
         signals = Signals()
         with signals.heard():
-            return CLI(arrange(args), signals)
+            invocation = arrange(args)
+            if invocation.ckpt_path is not None and args[0] == "fit":
+                signals.goes_on_from.append(invocation.ckpt_path)
+            return CLI(invocation, signals)
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
     except ValueError as error:  # Lightning's own refusals of what the trainer was told, found late

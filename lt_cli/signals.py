@@ -29,14 +29,14 @@ class Signals:
     Attributes:
         received: The number of the signal that waits, or 0.
         waiting: Whether signals wait; set while training runs.
-        last: The checkpoint to go on from, once there is one.
+        goes_on_from: Where a run stopped at once may have its newest checkpoint, the likeliest place last.
     """
 
     def __init__(self) -> None:
         """Hears nothing yet."""
         self.received = 0
         self.waiting = False
-        self.last: Path | None = None
+        self.goes_on_from: list[Path] = []
         self._process = os.getpid()
 
     @contextmanager
@@ -60,7 +60,8 @@ class Signals:
         if self.waiting and (not self.received or number != signal.SIGINT):
             self.received = self.received or number
             return
-        raise Stopped(number, "stopped" + (f"; go on with: {resume_command(self.last)}" if self.last else ""))
+        there = [path for path in self.goes_on_from if path.is_file()]
+        raise Stopped(number, "stopped" + (f"; go on with: {resume_command(there[-1])}" if there else ""))
 
     def stopped(self, number: int, step: int, last: Path) -> Stopped:
         """The end of a run whose state is safe, which SLURM starts again where that was its warning."""

@@ -1,5 +1,6 @@
 """What happens between two steps: all processes stop, save or give up together."""
 
+import contextlib
 import subprocess
 from typing import Any
 
@@ -33,11 +34,13 @@ class Watch(Callback):
         self.checkpoints, self.signals = checkpoints, signals
         self._agreement, self._losses = Agreement(), FiniteLoss()
         self._step = 0
+        self._together = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on signals wait for the end of a step."""
         self._step = trainer.global_step
         self.signals.waiting = True
+        self.signals.goes_on_from.append(self.checkpoints.path(trainer, "last"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -53,6 +56,7 @@ class Watch(Callback):
         look = on_cpu or due or self._step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
         broken = self._losses.broken() if look else None
         number, saves, breaks = self._agreement.highest(trainer, self.signals.received, due, broken is not None)
+        self._together = bool(breaks or number)
         if breaks:
             raise self._broken(trainer, broken)
         if stepped and number:
@@ -74,6 +78,7 @@ class Watch(Callback):
             return
         (number,) = self._agreement.highest(trainer, self.signals.received)
         if number:
+            self._together = True
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):  # has put the averaged weights in the trained ones' place
                     callback.on_validation_epoch_end(trainer, pl_module)
@@ -100,17 +105,16 @@ class Watch(Callback):
         """Leaves no process behind: those that Lightning started end with this one.
 
         Lightning's observer of them, which kills this process as soon as it sees that one of them ended, is
-        relieved, as they are ending for the same reason.
+        relieved: they end for the same reason.
         """
         self.signals.waiting = False
         started: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
         processes = list(started)
         started.clear()
         for process in processes:
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE if self._together else 0)
+            process.kill()
 
 
 def _shared_batches(trainer: Trainer) -> float:
