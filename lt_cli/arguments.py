@@ -191,8 +191,6 @@ def _find_checkpoint(
         return None, options
     which = given[-1].value
     rest = [option for option in options if option.name != "--ckpt_path"]
-    if command == "fit" and which in ("best", "last"):
-        name = name or DEFAULT_NAME
     found = find(which, root, name)
     if found is None:
         place = which if Path(which).is_dir() else f"{root}/{name or '*'}"

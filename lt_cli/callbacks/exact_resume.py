@@ -59,7 +59,7 @@ class ExactResume(Callback):
         steps through an empty epoch first, every later epoch then coming in the order of the one after it.
         """
         loop = trainer.fit_loop
-        epochs: Any = loop.epoch_progress.current  # Lightning declares another class than these have
+        epochs: list[Any] = [loop.epoch_progress.total, loop.epoch_progress.current]  # of another class than declared
         batches: Any = loop.epoch_loop.batch_progress.current
         loaders = [dl for dl in CombinedLoader(trainer.train_dataloader).flattened if hasattr(dl, "load_state_dict")]
         moved = 0
@@ -73,8 +73,9 @@ class ExactResume(Callback):
         if self._resumes_in_batch_end:
             self._resume_in_batch_end(trainer, other_batches=moved != 0)
             return
-        epochs.completed = epochs.processed
-        if loop.restarted_on_epoch_end:
+        for count in epochs:
+            count.completed = count.processed
+        if all(count.processed == count.ready for count in epochs):  # no epoch is open
             loop._restarting = loop.epoch_loop.restarting = False
             loop.reset_restart_stage()
 

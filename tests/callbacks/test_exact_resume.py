@@ -94,6 +94,19 @@ class TestResume:
         for name, weight in resumed.state_dict().items():
             assert torch.equal(weight, whole.state_dict()[name]), name
 
+    @pytest.mark.parametrize("length", [{"max_epochs": 6}, {"max_epochs": -1, "max_steps": 36}])
+    @pytest.mark.parametrize("at_the_end", [False, True])
+    def test_again_and_again(self, at_the_end: bool, length: dict[str, int]) -> None:
+        whole = fit(**length)
+        resumed = fit(Save(6, at_the_end), **length)
+        for step in (12, 18, 21, 30):
+            resumed = fit(Save(step, at_the_end and step != 21), ckpt_path=HALF, **length)
+        resumed = fit(ckpt_path=HALF, **length)
+        assert resumed.rows["train"] == whole.rows["train"][30:]
+        assert resumed.drawn == whole.drawn[30:]
+        for name, weight in resumed.state_dict().items():
+            assert torch.equal(weight, whole.state_dict()[name]), name
+
     def test_without_a_schedule(self) -> None:
         whole = fit(Save(4), schedule=None)
         assert fit(ckpt_path=HALF, schedule=None).rows["train"] == whole.rows["train"][4:]
