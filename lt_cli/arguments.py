@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.checkpoint import read, run_config
 from lt_cli.errors import UserError, did_you_mean
-from lt_cli.runs import RUNS, find, of_job, run_of
+from lt_cli.runs import RUNS, Location, find, of_job, run_of
 from lt_cli.signals import slurm_job
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -61,7 +61,7 @@ class Invocation:
 
     args: list[str]
     name: str = DEFAULT_NAME
-    ckpt_path: Path | None = None
+    ckpt_path: Location | None = None
     typed: list[str] = field(default_factory=list)
 
 
@@ -92,7 +92,7 @@ def arrange(args: list[str]) -> Invocation:
         base = ["--config", _base_config(command, others, ckpt_path)]
     run = run_of(ckpt_path) if ckpt_path else None
     if name is None:
-        name = run.parent.name if run else ckpt_path.stem if ckpt_path else DEFAULT_NAME
+        name = run.parent.name if run else Path(ckpt_path).stem if ckpt_path else DEFAULT_NAME
     arranged = [command, *base, *(token for option in [*configs, *others] for token in option.tokens)]
     return Invocation(arranged, name, ckpt_path, list(args))
 
@@ -179,7 +179,7 @@ def _root(options: list[Option], contents: list[dict[str, Any]]) -> Path:
 
 def _find_checkpoint(
     command: str, options: list[Option], root: Path, name: str | None
-) -> tuple[Path | None, list[Option]]:
+) -> tuple[Location | None, list[Option]]:
     """Replaces best, last or a directory by the file it means, and says which."""
     given = [option for option in options if option.name == "--ckpt_path"]
     again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0 and command == "fit"
@@ -204,7 +204,7 @@ def _find_checkpoint(
     return found, [*rest, Option("--ckpt_path", [f"--ckpt_path={found}"])]
 
 
-def _base_config(command: str, options: list[Option], ckpt_path: Path | None) -> str:
+def _base_config(command: str, options: list[Option], ckpt_path: Location | None) -> str:
     """The configuration to start from, as a file name or as YAML."""
     if ckpt_path is not None:
         config = run_config(read(ckpt_path), ckpt_path)

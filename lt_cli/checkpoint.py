@@ -110,7 +110,7 @@ def read(path: _PATH) -> dict[str, Any]:
     try:
         return _read(path)
     except UserError as error:
-        good = _newest_good(Path(path)) if "://" not in str(path) else None
+        good = None if "://" in str(path) else _newest_good(Path(path))
         raise UserError(f"{error}; the newest good one is {good}" if good else str(error)) from error
 
 

@@ -123,8 +123,7 @@ def run(args: list[str]) -> CLI:
         signals = Signals()
         with signals.heard():
             invocation = arrange(args)
-            if invocation.ckpt_path is not None and args[0] == "fit":
-                signals.goes_on_from.append(invocation.ckpt_path)
+            signals.goes_on_from += [Path(invocation.ckpt_path)] if invocation.ckpt_path and args[0] == "fit" else []
             return CLI(invocation, signals)
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
@@ -142,6 +141,8 @@ def main() -> None:
     except Stopped as stopped:
         rank_zero_only(print)(stopped.message, file=sys.stderr)
         sys.exit(stopped.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (UserError, OSError) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()

@@ -1,21 +1,37 @@
-"""TensorBoard and CSV logs in the run's directory, appended to when a run goes on."""
+"""TensorBoard and CSV logs in the run's directory, appended to when a run goes on; losing one never loses a run."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 
 class AppendingWriter(ExperimentWriter):
-    """Lightning's writer of metrics.csv, less the deletion of what an earlier session wrote."""
+    """Lightning's writer of metrics.csv, less the deletion of what an earlier session wrote.
+
+    Lines that cannot be written wait for the next time.
+    """
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
         if path.is_file():
             with path.open(newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
+
+    def save(self) -> None:
+        """Writes the lines that wait, in a directory that is made again where it vanished."""
+        path = Path(self.metrics_file_path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_file():
+                self.metrics_keys = []
+            super().save()
+        except OSError as error:
+            rank_zero_warn(f"{path} could not be written: {error}; its lines wait")
 
 
 class AppendingCSVLogger(CSVLogger):
@@ -29,8 +45,35 @@ class AppendingCSVLogger(CSVLogger):
         return super().experiment  # type: ignore[no-any-return]
 
 
+class LastingTensorBoardLogger(TensorBoardLogger):
+    """Lightning's TensorBoard logger, which begins a new file where the old one cannot be written any more."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Writes what was measured at a step."""
+        self._try(lambda: super(LastingTensorBoardLogger, self).log_metrics(metrics, step))
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Makes sure that it is on disk."""
+        self._try(super().save)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the file."""
+        self._try(lambda: super(LastingTensorBoardLogger, self).finalize(status))
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, ValueError) as error:  # of the thread that writes, wrapped when a number was the last straw
+            self._experiment = None
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error.__context__ or error
+            rank_zero_warn(f"TensorBoard's log in {self.log_dir} could not be written: {cause}; it begins a new file")
+
+
 def run_loggers(run: Path) -> list[Logger]:
     """Loggers whose directory is the run's."""
     root, name, version = run.parent.parent, run.parent.name, run.name
-    tensorboard = TensorBoardLogger(root, name=name, version=version, default_hp_metric=False)
+    tensorboard = LastingTensorBoardLogger(root, name=name, version=version, default_hp_metric=False)
     return [tensorboard, AppendingCSVLogger(root, name=name, version=version)]

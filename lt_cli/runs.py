@@ -14,20 +14,28 @@ RUNS = "runs"
 """Where runs go unless ``--trainer.default_root_dir`` says otherwise: <root>/<config's name>/<time>/."""
 
 
-def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Path | None:
+Location = Path | str
+"""A file here, or an address that fsspec knows, such as s3://bucket/last.ckpt."""
+
+
+def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Location | None:
     """The file meant by ``best``, ``last``, a path, or a directory of runs.
 
     Args:
-        which: ``best`` or ``last`` of the newest run under ``root`` that has one; a file; or a directory, for
-            the best checkpoint of the newest run in it, or the last where no run has a best one.
+        which: ``best`` or ``last`` of the newest run under ``root`` that has one; a file or an address; or a
+            directory, for the best checkpoint of the newest run in it. Where no run has a best one, as none
+            was validated, best means last.
         root: The directory of all runs.
         name: Only runs of the config of this name.
 
     Returns:
         The file, which need not exist where a path was given; None where no run has one.
     """
+    if "://" in which:
+        return which
     if which in ("best", "last"):
-        return _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
+        found = _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
+        return found or (find("last", root, name) if which == "best" else None)
     if Path(which).is_dir():
         best, last = (Path(which).glob(f"**/checkpoints/{name}.ckpt") for name in ("best", "last"))
         return _newest(best) or _newest(last)
@@ -48,8 +56,10 @@ def _newest(paths: Iterable[Path]) -> Path | None:
     return max(paths, key=lambda path: path.parent.parent.name, default=None)
 
 
-def run_of(path: Path) -> Path | None:
+def run_of(path: Location) -> Path | None:
     """The run's directory that a checkpoint lies in, or None where it lies elsewhere."""
+    if isinstance(path, str):
+        return None
     path = path if path.parent.name else path.absolute()
     return path.parent.parent if path.parent.name == "checkpoints" else None
 
@@ -69,7 +79,7 @@ def new_run(parent: Path) -> Path:
     return run
 
 
-def run_for(ckpt_path: Path | None, parent: Path) -> Path:
+def run_for(ckpt_path: Location | None, parent: Path) -> Path:
     """The run of a checkpoint, or a new one, made by the first process: Lightning tells its answer to the others."""
     if ckpt_path is not None and (run := run_of(ckpt_path)) is not None:
         return run

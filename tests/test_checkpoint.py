@@ -1,6 +1,6 @@
 """Checkpoints: what is written survives a full disk, what is read can do no harm, and one file is a whole run."""
 
-import contextlib
+import errno
 import os
 import pickle
 import random
@@ -9,14 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import numpy as np
 import pytest
 import torch
 from contract_suite import ROOT, assert_same_weights, only_run, weights
 
+from lt_cli.arguments import arrange
 from lt_cli.backbones.gpt import GPT
 from lt_cli.checkpoint import CheckpointIO, load, read, restore_data, run_config
 from lt_cli.cli import run
-from lt_cli.errors import UserError
+from lt_cli.errors import RunError, UserError
 from lt_cli.reuse import CheckpointPalette, causal_backbone
 from lt_cli.runs import find, new_run, run_of
 from lt_cli.tasks.base import CHECKPOINT_FORMAT
@@ -25,6 +28,7 @@ from lt_cli.tasks.pixel_generation import PixelGeneration
 GOLDEN = ROOT / "tests" / "golden" / "pixel_generation.ckpt"
 CLASSIFICATION = ROOT / "tests" / "contract" / "pixel_classification.yaml"
 GENERATION = ROOT / "tests" / "contract" / "pixel_generation.yaml"
+FIT = ["fit", f"--config={GENERATION}"]
 needs_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 CONTENT = {"state_dict": {"weight": torch.arange(3.0)}, "lt_cli": {"format": 1, "config": None}}
 
@@ -98,6 +102,49 @@ class TestWriting:
         assert last.read_bytes() == before
         assert run([*arguments, f"--ckpt_path={last}"]).trainer.global_step == 8, "it goes on when there is space"
 
+    @pytest.mark.parametrize(
+        ("part", "what"), [({"score": np.float64(1)}, "numpy"), ({"path": Path("x")}, "pathlib"), (lambda: 0, "lambda")]
+    )
+    def test_what_could_not_be_read_back_is_not_written(self, part: Any, what: str) -> None:
+        """The run would be lost when it is resumed, not now."""
+        CheckpointIO().save_checkpoint(CONTENT, "last.ckpt")
+        with pytest.raises(
+            RunError, match=f"the checkpoint's callbacks holds .*{what}.*, which could not be read back"
+        ):
+            CheckpointIO().save_checkpoint({**CONTENT, "callbacks": part}, "last.ckpt")
+        assert "callbacks" not in read("last.ckpt")
+
+    def test_a_run_can_go_on_without_a_checkpoint(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It says so each time, and keeps the last good one."""
+        run([*FIT, "--trainer.max_epochs=1"])
+        last = only_run("pixel_generation") / "checkpoints" / "last.ckpt"
+        before = last.read_bytes()
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        arguments = [*FIT, "--ckpt_path=last", "--checkpoints.on_failure=continue", "--checkpoints.every_minutes=0"]
+        with pytest.warns(UserWarning, match="No space left") as said:
+            cli = run(arguments)
+        assert cli.trainer.global_step == 8
+        assert len([one for one in said if "going on without" in str(one.message)]) >= 4
+        assert last.read_bytes() == before
+        assert [path.name for path in last.parent.iterdir() if path.suffix == ".part"] == []
+
+    def test_a_directory_that_vanishes_is_made_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing of what the run still knows is lost."""
+
+        def remove(self: Any) -> None:
+            if self.trainer.current_epoch == 1:
+                shutil.rmtree("runs")
+
+        monkeypatch.setattr("lt_cli.tasks.base.Task.on_train_epoch_start", remove, raising=False)
+        run(FIT)
+        directory = only_run("pixel_generation")
+        assert read(directory / "checkpoints" / "last.ckpt")["global_step"] == 8
+        assert "val/loss" in (directory / "metrics.csv").read_text()
+
     def test_a_file_where_a_directory_should_be(self) -> None:
         touch("taken")
         with pytest.raises(UserError, match=r"taken/last\.ckpt could not be written: .*(exists|directory)"):
@@ -128,14 +175,63 @@ class TestReading:
         refusal("noise.ckpt")
 
     def test_damaged_anywhere(self) -> None:
-        """Whatever byte is wrong, it is read or refused."""
+        """Whatever bit is wrong, it is refused, or what is read is right: torch alone would read wrong weights."""
         whole, generator = GOLDEN.read_bytes(), random.Random(0)
-        for _ in range(60):
+        right, refused = read(GOLDEN), 0
+        for _ in range(100):
             damaged = bytearray(whole)
             damaged[generator.randrange(len(whole))] ^= 1 << generator.randrange(8)
             Path("damaged.ckpt").write_bytes(damaged)
-            with contextlib.suppress(UserError):
-                read("damaged.ckpt")
+            try:
+                content = read("damaged.ckpt")
+            except UserError:
+                refused += 1
+            else:
+                assert_same_weights(content["state_dict"], right["state_dict"])
+                assert content["lt_cli"] == right["lt_cli"]
+        assert refused > 50
+
+    def test_a_wrong_bit_in_the_weights(self) -> None:
+        torch.save({"state_dict": {"weight": torch.zeros(100_000)}}, "zeros.ckpt")
+        damaged = bytearray(Path("zeros.ckpt").read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        Path("zeros.ckpt").write_bytes(damaged)
+        assert torch.load("zeros.ckpt", weights_only=True)["state_dict"]["weight"].any(), "torch does not notice"
+        assert refusal("zeros.ckpt").startswith("zeros.ckpt is truncated or no checkpoint: the checksum of ")
+
+    def test_the_newest_good_one_is_offered(self) -> None:
+        """Of the same run, or else of the config's other runs."""
+        run = Path("runs/a/2026-01-02_00-00-00/checkpoints")
+        other = Path("runs/a/2026-01-01_00-00-00/checkpoints/last.ckpt")
+        for age, path in enumerate((run / "last.ckpt", run / "best.ckpt", run / "step-0000001.ckpt", other)):
+            CheckpointIO().save_checkpoint(CONTENT, path)
+            os.utime(path, (1e9 - age, 1e9 - age))
+        for good in (run / "best.ckpt", run / "step-0000001.ckpt", other):
+            broken = run / "last.ckpt"
+            broken.write_bytes(broken.read_bytes()[:-100])
+            assert refusal(broken).endswith(f"; the newest good one is {good}")
+            with pytest.raises(UserError, match=f"the newest good one is {good}"):
+                arrange(["fit", "--ckpt_path=last"])
+            good.write_bytes(good.read_bytes()[:-100])
+        assert "newest good" not in refusal(run / "last.ckpt")
+
+    def test_remote_files_are_never_run_either(self) -> None:
+        class Malice:
+            def __reduce__(self) -> Any:
+                return os.system, ("touch harmed",)
+
+        remote = fsspec.filesystem("memory")
+        for name, content in (("evil", {**CONTENT, "callbacks": Malice()}), ("good", CONTENT)):
+            with remote.open(f"/{name}.ckpt", "wb") as file:
+                torch.save(content, file)
+        assert torch.equal(read("memory://good.ckpt")["state_dict"]["weight"], CONTENT["state_dict"]["weight"])
+        assert "code, which is never run" in refusal("memory://evil.ckpt")
+        with pytest.raises(UserError, match=r"memory://evil\.ckpt"):
+            run(["test", "--ckpt_path=memory://evil.ckpt"])
+        for given in ("false", "true"):
+            with pytest.raises(UserError, match="there is no option --weights_only"):
+                run(["test", f"--ckpt_path={GOLDEN}", f"--weights_only={given}"])
+        assert not Path("harmed").exists()
 
     @pytest.mark.parametrize("zipped", [True, False])
     def test_code_is_never_run(self, zipped: bool) -> None:
@@ -216,7 +312,8 @@ class TestFinding:
         assert find("last") == Path("runs/b/2026-01-03_00-00-00/checkpoints/last.ckpt")
         assert find("last", name="a") == Path("runs/a/2026-01-02_00-00-00/checkpoints/last.ckpt")
         assert find("best") == Path("runs/b/2026-01-01_23-59-59/checkpoints/best.ckpt"), "the newest that has one"
-        assert find("best", name="a") is None
+        assert find("best", name="a") == find("last", name="a"), "of a config that never validates, best is last"
+        assert find("best", name="c") is None
         assert find("last", root="elsewhere") is None
 
     @pytest.mark.parametrize("place", ["runs", "runs/a", "runs/a/2026-01-02_00-00-00"])

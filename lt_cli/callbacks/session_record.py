@@ -30,7 +30,7 @@ class SessionRecord(Callback):
         changes: What its configuration has otherwise.
     """
 
-    def __init__(self, command: list[str], resumed_from: Path | None = None, changes: Sequence[str] = ()) -> None:
+    def __init__(self, command: list[str], resumed_from: Path | str | None = None, changes: Sequence[str] = ()) -> None:
         """Writes nothing yet."""
         self.command, self.resumed_from, self.changes = command, resumed_from, changes
 
