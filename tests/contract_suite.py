@@ -6,9 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
+from lightning.pytorch import Trainer
+
+from lt_cli.callbacks.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "tests" / "contract").glob("*.yaml"))
@@ -69,6 +75,26 @@ def kill_when(process: subprocess.Popen[str], pattern: str, number: int = signal
     process.send_signal(number)
     process.wait(timeout=60)
     return found[0]
+
+
+class Killed(Exception):
+    """Stands for SIGKILL within this process: nothing of ours handles it."""
+
+
+@contextmanager
+def dies_after(steps: int) -> Iterator[None]:
+    """Ends a fit right after last.ckpt was written at some optimiser step."""
+    save = Checkpoints.save_last
+
+    def save_and_die(self: Checkpoints, trainer: Trainer) -> Path:
+        path = save(self, trainer)
+        if trainer.global_step == steps:
+            raise Killed
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save_last", save_and_die)
+        yield
 
 
 def without_dropout(config: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,40 +10,22 @@ from contract_suite import (
     CONFIGS,
     GOLDEN,
     PREDICT_ALL,
+    Killed,
     assert_same_weights,
-    finished,
+    dies_after,
     kill_when,
     only_run,
-    python,
     shell,
     weights,
     without_dropout,
 )
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
-from lt_cli.callbacks.checkpoints import Checkpoints
 from lt_cli.checkpoint import load
 from lt_cli.cli import run
 from lt_cli.data.base import DataModule
 
 pytestmark = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-
-
-class Killed(Exception):
-    """Stands for SIGKILL within this process: nothing of ours handles it."""
-
-
-def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends the next fit right after last.ckpt was written at some optimiser step."""
-    save = Checkpoints.save_last
-
-    def save_and_die(self: Checkpoints, trainer: Trainer) -> Path:
-        path = save(self, trainer)
-        if trainer.global_step == steps:
-            raise Killed
-        return path
-
-    monkeypatch.setattr(Checkpoints, "save_last", save_and_die)
 
 
 def test_fit_leaves_a_complete_run(config: Path) -> None:
@@ -59,14 +40,11 @@ def test_fit_leaves_a_complete_run(config: Path) -> None:
 
 @pytest.mark.parametrize("length", ["--trainer.max_epochs=2", "--trainer.max_steps=8"])
 @pytest.mark.parametrize("steps", [1, 4, 6])
-def test_killed_and_resumed_is_bit_identical(
-    config: Path, steps: int, length: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_and_resumed_is_bit_identical(config: Path, steps: int, length: str) -> None:
     """Epochs have 4 optimiser steps: in the middle, at the end of the first epoch, in the second."""
     arguments = ["fit", f"--config={config}", "--checkpoints.every_minutes=0", length]
     whole = run([*arguments, "--trainer.default_root_dir=whole"]).model.state_dict()
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_after(steps, patch)
+    with pytest.raises(Killed), dies_after(steps):
         run([*arguments, "--trainer.default_root_dir=broken"])
     resumed = run([*arguments, "--trainer.default_root_dir=broken", "--ckpt_path=last"])
     assert resumed.trainer.global_step == 8
@@ -152,16 +130,13 @@ def initial_weights(config: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mode", ["transient", "permanent"])
-def test_weight_noise_changes_training_and_survives_a_kill(
-    config: Path, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weight_noise_changes_training_and_survives_a_kill(config: Path, mode: str) -> None:
     quiet = run(["fit", f"--config={config}", "--trainer.default_root_dir=quiet"]).model.state_dict()
     arguments = ["fit", f"--config={config}", "--checkpoints.every_minutes=0", "--weight_noise.std=0.01"]
     arguments += [f"--weight_noise.mode={mode}"]
     noisy = run([*arguments, "--trainer.default_root_dir=noisy"]).model.state_dict()
     assert any(not torch.equal(noisy[name], quiet[name]) for name in quiet)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_after(3, patch)
+    with pytest.raises(Killed), dies_after(3):
         run([*arguments, "--trainer.default_root_dir=broken"])
     resumed = run([*arguments, "--trainer.default_root_dir=broken", "--ckpt_path=last"])
     assert_same_weights(resumed.model.state_dict(), noisy)
@@ -179,19 +154,12 @@ def test_two_processes(config: Path, two_processes: Path) -> None:
         assert path.read_bytes() == (two_processes / "together" / config.stem / path.name).read_bytes(), path.name
 
 
-@pytest.fixture(scope="session")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every contract's fit and predict under DDP: one start of two processes for all of them."""
-    root = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    processes = [
-        python("two_processes.py", root, RANK=str(i), LOCAL_RANK=str(i), NODE_RANK="0", **place) for i in (0, 1)
-    ]
-    for process in processes:
-        finished(process, timeout=300)
-    return root
+def test_two_processes_killed_and_resumed_are_bit_identical(config: Path, two_processes: Path) -> None:
+    """With dropout, augmentation and accumulation."""
+    exact, resumed = (only_run(config.stem, two_processes / root) for root in ("exact", "resumed"))
+    for which in ("last", "best"):
+        one, other = (weights(directory / "checkpoints" / f"{which}.ckpt") for directory in (exact, resumed))
+        assert_same_weights(other, one)
 
 
 def test_golden_checkpoint_still_works(config: Path) -> None:

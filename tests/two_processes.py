@@ -1,13 +1,15 @@
-"""One of two processes that run every contract's fit and predict under DDP: two_processes.py DIRECTORY."""
+"""One of two processes that run every contract under DDP, whole and killed, and predict: two_processes.py DIRECTORY."""
 
+import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from contract_suite import CONFIGS, PREDICT_ALL, only_run, without_dropout
+from contract_suite import CONFIGS, PREDICT_ALL, Killed, dies_after, only_run, without_dropout
 
 from lt_cli.cli import run
 
@@ -20,6 +22,14 @@ def main(root: Path) -> None:
     for config in CONFIGS:
         run(["fit", f"--config={without_dropout(config)}", "--trainer.default_root_dir=.", "--data.batch_size=8", *DDP])
         last = only_run(config.stem, ".") / "checkpoints" / "last.ckpt"
+        exact = ["fit", f"--config={config}", "--data.batch_size=8", "--checkpoints.every_minutes=0", *DDP]
+        run([*exact, "--trainer.default_root_dir=exact"])
+        with contextlib.suppress(Killed), dies_after(3):
+            run([*exact, "--trainer.default_root_dir=resumed"])
+        if torch.distributed.get_rank() == 0:
+            shutil.copytree("resumed", "broken", dirs_exist_ok=True)
+        torch.distributed.barrier()
+        run([*exact, "--trainer.default_root_dir=resumed", "--ckpt_path=last"])
         together = f"--predictions.directory=together/{config.stem}"
         run(["predict", f"--ckpt_path={last}", "--data.batch_size=32", together, *PREDICT_ALL, *DDP])
 
