@@ -11,7 +11,7 @@ LEAVES = {"errors", "version", "pictures"}
 
 ALLOWED = {
     "backbones": {"backbones.base"},
-    "data": {"data.base", "data.images", "data.palette"},
+    "data": {"data.base", "data.cache", "data.images", "data.palette"},
     "tasks": {"backbones.base", "data.base", "generation", "metrics", "optim", "tasks.base", "tasks.pixel_generation"},
     "callbacks": {"callbacks", "data.base", "signals", "tasks.base"},
     "generation": {"backbones.base"},

@@ -4,19 +4,16 @@ Tokens are computed once, exactly, and outside any training step, where half pre
 Shapes: N pictures, H x W pixels, C channels (1 grey, 3 RGB), K colours.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lt_cli.data.cache import cached
 from lt_cli.errors import UserError
 
 MAX_COLORS = 2**15  # what int16 tokens can tell apart
@@ -153,33 +150,11 @@ def fit_cached(palette: Palette, images: np.ndarray, cache_dir: Path | None) -> 
     """
     if not palette.learned:
         return palette.fit(images)
-    if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lt_cli"
     cls = type(palette)
     key = [cls.__module__, cls.__qualname__, cls.version, vars(palette), images.shape]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode())
     digest.update(np.ascontiguousarray(images).data)
-    path = cache_dir / f"palette-{digest.hexdigest()[:16]}.npy"
-    if path.exists():
-        try:
-            return _load(path, images.shape[-1])
-        except UserError as error:
-            rank_zero_warn(f"computing the palette anew: {error}")
-    centroids = palette.fit(images)
-    part = path.with_suffix(f".{uuid.uuid4().hex}.part")
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            np.save(file, centroids)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        rank_zero_info(f"the palette is not kept for the next run: {error}")
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-    return centroids
+    return cached("palette", digest.hexdigest(), lambda: {"colors": palette.fit(images)}, cache_dir)["colors"]
 
 
 def quantize(images: np.ndarray, centroids: np.ndarray) -> np.ndarray:

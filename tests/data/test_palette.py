@@ -245,7 +245,7 @@ class TestFitCached:
         assert second.dtype == np.float32
         assert Counting.fits == 1
         (file,) = (tmp_path / "new" / "dir").iterdir()
-        assert len(file.name) == len("palette-0123456789abcdef.npy")
+        assert len(file.name) == len("palette-0123456789abcdef.npz")
         assert file.stat().st_mode & 0o777 == 0o666 & ~self.umask()
 
     @staticmethod
@@ -267,7 +267,7 @@ class TestFitCached:
         fit_cached(KMeansPalette(num_colors=4), images, tmp_path)
         monkeypatch.setattr(Counting, "version", 2)
         fit_cached(Counting(num_colors=4), images, tmp_path)
-        assert len(list(tmp_path.glob("palette-*.npy"))) == 7
+        assert len(list(tmp_path.glob("palette-*.npz"))) == 7
         assert Counting.fits == 6
 
     def test_default_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +298,19 @@ class TestFitCached:
         assert Counting.fits == 2
         fit_cached(Counting(num_colors=4), images, tmp_path)
         assert Counting.fits == 2
+
+    def test_a_wrong_bit_anywhere(self, tmp_path: Path) -> None:
+        """Colours that are merely wrong would never be noticed."""
+        images = pictures(2, 4, 4, 3)
+        first = fit_cached(Counting(num_colors=4), images, tmp_path)
+        (file,) = tmp_path.iterdir()
+        whole = file.read_bytes()
+        middle = whole.index(first.tobytes())
+        for position in (middle, middle + first.nbytes - 1, len(whole) // 2):
+            file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+            with pytest.warns(UserWarning, match="is damaged"):
+                np.testing.assert_array_equal(fit_cached(Counting(num_colors=4), images, tmp_path), first)
+            assert file.read_bytes() == whole, "computed and written anew"
 
     def test_unwritable_directory(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         (tmp_path / "file").write_text("not a directory")
@@ -340,4 +353,4 @@ class TestFitCached:
         assert len(found) == 4
         (file,) = tmp_path.iterdir()
         for centroids in found:
-            np.testing.assert_array_equal(centroids, np.load(file))
+            np.testing.assert_array_equal(centroids, np.load(file)["colors"])

@@ -315,7 +315,7 @@ class TestPalette:
             cache_dir = tmp_path / "here"
 
         ready(pixel_data(Placed(), palette=KMeansPalette(num_colors=4)))
-        assert [path.suffix for path in (tmp_path / "here").iterdir()] == [".npy"]
+        assert [path.suffix for path in (tmp_path / "here").iterdir()] == [".npz"]
 
     def test_disagreement_with_what_was_learned(self) -> None:
         resumed = pixel_data(palette=GreyLevels(num_colors=7))
