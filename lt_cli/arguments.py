@@ -178,8 +178,10 @@ def _find_checkpoint(
 ) -> tuple[Path | None, list[Option]]:
     """Replaces best, last or a directory by the file it means, and says which."""
     given = [option for option in options if option.name == "--ckpt_path"]
-    if not given or given[-1].value in ("", "null"):
+    if not given or given[-1].value == "null":
         return None, options
+    if not given[-1].value:
+        raise UserError("--ckpt_path needs best, last, a file or a directory")
     which = given[-1].value
     rest = [option for option in options if option.name != "--ckpt_path"]
     if command == "fit" and which in ("best", "last"):

@@ -21,7 +21,7 @@ from lt_cli.callbacks.signals import Signals, Stopped
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.weight_noise import WeightNoise
 from lt_cli.checkpoint import read, restore_data
-from lt_cli.errors import RunError, UserError
+from lt_cli.errors import RunError, UserError, as_mistake, constructor, out_of_memory
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
 from lt_cli.runs import RUNS, run_for
@@ -85,7 +85,7 @@ class CLI(LightningCLI):
             root: BaseException = error
             while root.__cause__ is not None and not isinstance(root, UserError):
                 root = root.__cause__
-            raise UserError(str(root)) from error
+            raise as_mistake(root, constructor(root)) from error
         self._dump_config()
         self.model.run_config = {k: v for k, v in self.config_dump.items() if k not in ("config", "ckpt_path")}
         if self.invocation.ckpt_path is not None:
@@ -125,13 +125,12 @@ def run(args: list[str]) -> CLI:
     quieten()
     try:
         return CLI(arrange(args))
-    except MisconfigurationException as error:
-        raise UserError(str(error)) from error
-    except ValueError as error:  # Lightning's own refusals of what the trainer was told, found late
+    except (MisconfigurationException, ValueError, RuntimeError, MemoryError) as error:
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if isinstance(error, UserError) or "lightning" not in raised_in.parts:
-            raise
-        raise UserError(str(error).strip()) from error
+        told = not {"lightning", "optim"}.isdisjoint(raised_in.parts)  # refuses what the trainer or optimiser was told
+        if isinstance(error, MisconfigurationException) or told or out_of_memory(error):
+            raise as_mistake(error) from error
+        raise
 
 
 def main() -> None:
