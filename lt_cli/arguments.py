@@ -17,6 +17,9 @@ DEFAULT_NAME = "igpt_digits"
 EVALUATED = ("seed_everything", "model", "data")
 """What evaluation takes from a checkpoint; never its trainer, which was made for another machine."""
 
+SPECIFICATION = ("class_path", "init_args", "dict_kwargs")
+"""What a part of a configuration that chooses a class consists of."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -75,7 +78,9 @@ def arrange(args: list[str]) -> Invocation:
         return Invocation(list(args))
     if command not in SUBCOMMANDS:
         choices = f"{', '.join(SUBCOMMANDS[:-1])} or {SUBCOMMANDS[-1]}"
-        raise UserError(f"the first argument must be {choices}, not {command}" + did_you_mean(command, SUBCOMMANDS))
+        raise UserError(
+            f"the first argument must be {choices}, not {command or 'nothing'}" + did_you_mean(command, SUBCOMMANDS)
+        )
     options = _options(rest)
     configs = [option for option in options if option.name in ("--config", "-c")]
     contents = [_read_config(option) for option in configs]
@@ -118,10 +123,22 @@ def _options(tokens: list[str]) -> list[Option]:
 def _read_config(option: Option) -> dict[str, Any]:
     """The content of a configuration, its trainer's fragment included."""
     content = _read_yaml(option.value, option.name)
+    _check_parts(content, "", option)
     where = f"{option.value}: trainer"
     if isinstance(trainer := content.get("trainer"), str):
         content["trainer"] = _read_yaml(str(Path(option.value).parent / trainer), where)
     return content | {"trainer": _options_of(content.get("trainer") or {}, where)}
+
+
+def _check_parts(part: Any, name: str, option: Option) -> None:
+    """Refuses what stands beside ``class_path`` and ``init_args``: the parser would take all for another class's."""
+    if isinstance(part, dict):
+        odd = sorted(str(key) for key in part.keys() - set(SPECIFICATION))
+        if odd and part.keys() & set(SPECIFICATION):
+            rule = f"{name} holds class_path and init_args, not {odd[0]}" + did_you_mean(odd[0], SPECIFICATION)
+            raise UserError(f"{option.name} {option.value}: {rule}")
+        for key, below in part.items():
+            _check_parts(below, f"{name}.{key}".lstrip("."), option)
 
 
 def _read_yaml(text: str, name: str) -> dict[str, Any]:

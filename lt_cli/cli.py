@@ -21,7 +21,7 @@ from lt_cli.callbacks.signals import Signals, Stopped
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.weight_noise import WeightNoise
 from lt_cli.checkpoint import read, restore_data
-from lt_cli.errors import RunError, UserError, as_mistake, constructor, out_of_memory
+from lt_cli.errors import RunError, UserError, as_mistake, constructor, is_refusal, refusals_of, root_cause
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
 from lt_cli.runs import RUNS, run_for
@@ -74,6 +74,11 @@ class CLI(LightningCLI):
             check_files(args)
             raise
 
+    def _set_seed(self) -> None:
+        """Lightning's, which does not say what it refuses."""
+        with refusals_of("--seed_everything"):
+            super()._set_seed()
+
     def _parse_ckpt_path(self) -> None:
         """Nothing: the configuration is the only source, and ``arrange`` has taken the checkpoint's into it."""
 
@@ -82,9 +87,7 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, OSError, ImportError, MisconfigurationException) as error:
-            root: BaseException = error
-            while root.__cause__ is not None and not isinstance(root, UserError):
-                root = root.__cause__
+            root = root_cause(error)
             raise as_mistake(root, constructor(root)) from error
         self._dump_config()
         self.model.run_config = {k: v for k, v in self.config_dump.items() if k not in ("config", "ckpt_path")}
@@ -125,12 +128,10 @@ def run(args: list[str]) -> CLI:
     quieten()
     try:
         return CLI(arrange(args))
-    except (MisconfigurationException, ValueError, RuntimeError, MemoryError) as error:
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        told = not {"lightning", "optim"}.isdisjoint(raised_in.parts)  # refuses what the trainer or optimiser was told
-        if isinstance(error, MisconfigurationException) or told or out_of_memory(error):
-            raise as_mistake(error) from error
-        raise
+    except Exception as error:
+        if isinstance(error, UserError) or not is_refusal(error):
+            raise
+        raise as_mistake(error) from error
 
 
 def main() -> None:

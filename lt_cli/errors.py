@@ -5,8 +5,10 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 
 class UserError(ValueError):
@@ -43,6 +45,20 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed; on a CPU torch raises a plain RuntimeError."""
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a library refuses what it was told, or memory ends; anything else is a defect."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    told = isinstance(error, ValueError | RuntimeError) and not {"lightning", "optim"}.isdisjoint(raised_in.parts)
+    return isinstance(error, MisconfigurationException) or told or out_of_memory(error)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What was raised first, or the first of our own on the way to it."""
+    while error.__cause__ is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
 
 
 def as_mistake(error: BaseException, where: str = "") -> UserError:

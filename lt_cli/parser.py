@@ -78,12 +78,15 @@ def unknown_option(message: str, known_options: Iterable[str]) -> str:
         option = f"--{match[3]}" if match[1] == "Subcommand" else f"--{match[2]}.{match[3]}"
     else:
         return message
-    return f"there is no option {option}" + did_you_mean(option.split("=")[0], set(known_options) - {"--help"})
+    options = [name for name in known_options if not name.endswith("help")]
+    return f"there is no option {option}" + did_you_mean(option.split("=")[0], options)
 
 
 KEY = re.compile(r'Parser key "([^"]+)":$')
 CLASS = re.compile(r"Problem with given class_path '([^']+)':$")
-VALUE = re.compile(r"Given value: ?(?:NestedArg\(key='.*', val=(?P<nested>.*)\)|(?P<plain>.*?)(?:\. Got value: .*)?)$")
+VALUE = re.compile(
+    r"Given value: ?(?:NestedArg\(key='(?P<key>.*)', val=(?P<nested>.*)\)|(?P<plain>.*?)(?:\. Got value: .*)?)$"
+)
 SPEC = re.compile(r"\.? Got value: (?:Namespace|NestedArg)\(.*")
 NOISE = re.compile(
     r"$|Does not validate|Subtypes:|Errors:|Given value type:|Expected a path but|Expected a <class 'NoneType'>"
@@ -111,7 +114,8 @@ def explain(message: str) -> str:
                 keys.append(match[1])
             class_path = match[1] if match.re is CLASS else class_path
         elif match := VALUE.match(line):
-            value = (match["nested"] or match["plain"]).strip("'")
+            of_another = match["key"] and match["key"].replace("init_args.", "") != ".".join(keys[1:])
+            value = "" if of_another else (match["nested"] or match["plain"]).strip("'")
             if causes:
                 break
         elif not NOISE.match(line):
@@ -132,7 +136,7 @@ def _sentence(option: str, causes: list[str], class_path: str, value: str) -> st
     if expected and not names_a_class:
         literals = ", ".join(match[2] for match in expected if match[2])
         kinds = [match[1] for match in expected if match[1]] + ([f"one of {literals}"] if literals else [])
-        return f"{where}expected {' or '.join(kinds)}, got {_short(expected[0][3] or value)}"
+        return f"{where}expected {' or '.join(dict.fromkeys(kinds))}, got {_short(expected[0][3] or value)}"
     if cause.startswith("there is no option --"):
         return cause.replace("--", f"{option}.") if option else cause
     if match := re.match(r"the following arguments are required: (.*)", cause):
@@ -147,7 +151,9 @@ def _sentence(option: str, causes: list[str], class_path: str, value: str) -> st
     elif match := re.search(r"(?:Expected a dot import path string|Unexpected import path format):(?: (\S+))?", cause):
         cause = _no_class(match[1] or "")
     elif match := re.search(r"Not a valid subclass of \w+(?:\. Got value: (.*))?", cause):
-        cause = _no_class(match[1] or "null")
+        cause = _no_class(match[1] or value or "null")
+    elif re.search(r"argument of type '\w+' is not iterable|'\w+' object has no attribute", cause):
+        cause = "expected class_path, a text, and init_args, options and their values"
     elif match := re.search(r"Expected an import path or a subclass spec, but got (.*?)(?:\. Got value|$)", cause):
         cause = _no_class(match[1])
     elif match := re.search(r"Expected an instantiatable class, but (?:(\S+) )?is abstract", cause):
@@ -158,7 +164,7 @@ def _sentence(option: str, causes: list[str], class_path: str, value: str) -> st
         cause = f"{_short(match[1] or value)} is no {match[2]}"
     elif match := re.search(r"Expected '(\S+)' to be a (?:subclass of|function that returns) <class '(\w+)'>", cause):
         cause = f"{match[1]} is no {match[2]} and returns none"
-    elif match := re.search(r"module '(.+)' has no attribute '(.+)'|No module named '(.+)\.(.+)'", cause):
+    elif match := re.search(r"module '(\S+)' has no attribute '(\S+?)'|No module named '(\S+)\.(\S+?)'", cause):
         module, name = match[1] or match[3], match[2] or match[4]
         cause = f"there is no {name} in {module}" + did_you_mean(name, _members(module))
     elif re.search(r"No module named '\w+'", cause):
@@ -173,7 +179,7 @@ def _short(value: str) -> str:
 
 def _no_class(name: str) -> str:
     """What to say of a name that stands where a class must."""
-    if not all(part.isidentifier() for part in name.split(".")) or name == "null":
+    if not all(part.isidentifier() for part in name.split(".")) or name in ("None", "null"):
         return f"expected a class, by its full dotted path, and its options, got {_short(name)}"
     suggestion = _similar_class(name) or ": give its full dotted path, such as lt_cli.backbones.gpt.GPT"
     return f"{name} is no class known here{suggestion}"

@@ -119,7 +119,9 @@ class Task(LightningModule, ABC):
         """Makes one set of metrics per stage, in ``build``; logged as ``val/<name>`` and the like."""
         for stage in ("train", "val", "test"):
             with refusals_of("--model.metrics"):
-                made = {name: factory(size) for name, factory in factories.items()}
+                made: dict[str, Metric | MetricCollection] = {
+                    name: factory(size) for name, factory in factories.items()
+                }
             self.metrics[f"{stage}_metrics"] = MetricCollection(made, prefix=f"{stage}/")
 
     @property
