@@ -165,6 +165,8 @@ def _options_of(content: Any, name: str) -> dict[str, Any]:
     """The content, which must be a mapping."""
     if not isinstance(content, dict):
         raise UserError(f"{name} must hold options and their values, not a {type(content).__name__}")
+    if odd := [key for key in content if not isinstance(key, str)]:
+        raise UserError(f"{name}: {odd[0]} must be the name of an option; put quotes around it if it is one")
     return content
 
 

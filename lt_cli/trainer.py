@@ -45,7 +45,7 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
     }
     try:
         return Trainer(**{**options, **ours})
-    except (MisconfigurationException, TypeError, ValueError, ImportError) as error:
+    except (MisconfigurationException, ArithmeticError, TypeError, ValueError, ImportError) as error:
         raise as_mistake(error, _meant(options, str(error))) from error
 
 

@@ -4,16 +4,15 @@ import contextlib
 import copy
 import io
 import os
-import random
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from errors_corpus import TASKS
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_errors import NOISE
 
@@ -23,7 +22,7 @@ from lt_cli.errors import UserError
 MANY = int(os.environ.get("LT_CLI_FUZZ_EXAMPLES", "0"))
 """How many examples of each kind; where it is not set, as many as take some seconds."""
 FIT_OPTIONS = [
-    *("--trainer.max_steps=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"),
+    *("--trainer.max_steps=5", "--trainer.limit_train_batches=8", "--trainer.limit_val_batches=1"),
     *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"),
     *("--trainer.num_sanity_val_steps=0", "--trainer.enable_progress_bar=false", "--trainer.logger=false"),
     *("--trainer.enable_checkpointing=false", "--trainer.enable_model_summary=false"),
@@ -41,6 +40,11 @@ CLASSES = [
 ]
 """Class paths to put anywhere: of every kind of part, of none, and no paths at all; none of them does harm."""
 
+NUMBERS = st.one_of(
+    st.integers(-3, 20),
+    st.sampled_from([2**31, 2**63, 10**12, -(10**30), 10**400]),
+    st.floats(allow_nan=True, allow_infinity=True),
+)
 PLAIN = st.one_of(
     st.none(),
     st.booleans(),
@@ -91,15 +95,19 @@ def typo(name: str, number: int) -> str:
 
 
 @st.composite
-def configurations(draw: st.DrawFn) -> Any:
-    """The configuration of a contract, wrong in one to three places."""
+def configurations(draw: st.DrawFn, numbers: bool = False) -> Any:
+    """The configuration of a contract, wrong in one to three places; ``numbers`` changes mostly those."""
     config = yaml.safe_load(TASKS[draw(st.sampled_from(sorted(TASKS)))].read_text())
     for _ in range(draw(st.integers(1, 3))):
         paths = list(places(config))
         if not paths:
             break
-        path = draw(st.sampled_from(paths))
+        counts = [path for path in paths if isinstance(at(config, path), int | float)]
+        path = draw(st.sampled_from(counts if counts and numbers and draw(st.booleans()) else paths))
         owner, key = at(config, path[:-1]), path[-1]
+        if isinstance(owner[key], int | float) and numbers:
+            owner[key] = draw(NUMBERS)
+            continue
         kind = draw(st.sampled_from(["delete", "rename", "replace", "replace", "swap", "copy", "insert", "class"]))
         if kind == "delete":
             del owner[key]
@@ -124,26 +132,29 @@ def configurations(draw: st.DrawFn) -> Any:
 
 
 KEYS = st.sampled_from(
-    ["freeze", "weight_noise", "sample_images", "checkpoints", "predictions", "ckpt_path", "seed_everything"]
-    + ["class_path", "init_args", "dict_kwargs", "schedule", "metrics", "sampling", "callbacks", "config", "precision"]
+    [
+        *("freeze", "weight_noise", "sample_images", "checkpoints", "predictions", "ckpt_path", "seed_everything"),
+        *("class_path", "init_args", "dict_kwargs", "schedule", "metrics", "sampling", "callbacks", "config"),
+    ]
 )
 """Names that stand for something in one place or another."""
 
 
-def ends_well(args: list[str]) -> bool:
-    """Whether a command line runs; if not, it must say why as a user can read it."""
+def check(*args: str) -> None:
+    """The command line runs, or says why not as a user can read it; any other exception is a defect."""
+    code: object = 0
+    message = "nothing"
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            run(args)
+            run(list(args))
     except SystemExit as stop:
-        assert stop.code in (0, None)
+        code = stop.code
     except (UserError, OSError) as error:
         message = str(error)
-        assert 1 <= len(message.splitlines()) <= 3, message
-        for noise in NOISE:
-            assert noise not in message, message
-        return False
-    return True
+    assert code in (0, None)
+    assert 1 <= len(message.splitlines()) <= 3, message
+    for noise in NOISE:
+        assert noise not in message, message
 
 
 def thorough(number: int) -> settings:
@@ -166,14 +177,16 @@ def written(config: Any) -> str:
 @thorough(60)
 @given(configurations())
 def test_configurations_are_parsed_or_refused(config: Any) -> None:
-    ends_well(["fit", written(config), "--print_config"])
+    check("fit", written(config), "--print_config")
 
 
 @thorough(25)
-@given(configurations())
+@given(configurations(numbers=True))
 def test_configurations_run_or_are_refused(config: Any) -> None:
-    workers = ["--data.num_workers=0"] if "num_workers" in str(config.get("data")) else []
-    ends_well(["fit", written(config), *FIT_OPTIONS, *workers])
+    text = str(config)
+    assume("num_workers" not in text)  # as many processes
+    assume(not re.search(r"'num_(layers|heads|completions)': \d{4}", text))  # as many modules, one by one
+    check("fit", written(config), *FIT_OPTIONS)
 
 
 @thorough(60)
@@ -184,7 +197,7 @@ def test_configurations_run_or_are_refused(config: Any) -> None:
 )
 def test_garbage_is_refused(text: str | bytes) -> None:
     Path("mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", errors="surrogatepass"))
-    ends_well(["fit", "--config=mine.yaml", "--print_config"])
+    check("fit", "--config=mine.yaml", "--print_config")
 
 
 OPTIONS = [
@@ -215,4 +228,4 @@ def test_command_lines_are_parsed_or_refused(command: str, options: list[tuple[s
             args += [name, text.strip("\x00")]
         else:
             args.append(f"{name}{between}{text.strip()}")
-    ends_well(args)
+    check(*args)
