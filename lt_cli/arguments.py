@@ -134,8 +134,10 @@ def _check_parts(part: Any, name: str, option: Option) -> None:
     """Refuses what stands beside ``class_path`` and ``init_args``: the parser would take all for another class's."""
     if isinstance(part, dict):
         odd = sorted(str(key) for key in part.keys() - set(SPECIFICATION))
-        if odd and part.keys() & set(SPECIFICATION):
-            rule = f"{name} holds class_path and init_args, not {odd[0]}" + did_you_mean(odd[0], SPECIFICATION)
+        if name and odd and part.keys() & set(SPECIFICATION):
+            rule = f"{name} holds class_path and init_args, not {odd[0] or 'an empty name'}" + did_you_mean(
+                odd[0], SPECIFICATION
+            )
             raise UserError(f"{option.name} {option.value}: {rule}")
         for key, below in part.items():
             _check_parts(below, f"{name}.{key}".lstrip("."), option)

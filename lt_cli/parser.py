@@ -93,7 +93,7 @@ NOISE = re.compile(
     r"|Validation failed|Subclass types expect|a class path \(str\)|a dict with"
 )
 """Lines of jsonargparse that name types and branches of unions, not the mistake."""
-EXPECTED = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])\.?(?: Got value: (.*))?$")
+EXPECTED = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])\.?(?: Got value: ?(.*))?$")
 
 
 def explain(message: str) -> str:
@@ -152,7 +152,10 @@ def _sentence(option: str, causes: list[str], class_path: str, value: str) -> st
         cause = _no_class(match[1] or "")
     elif match := re.search(r"Not a valid subclass of \w+(?:\. Got value: (.*))?", cause):
         cause = _no_class(match[1] or value or "null")
-    elif re.search(r"argument of type '\w+' is not iterable|unhashable type|'\w+' object has no attribute", cause):
+    elif re.search(
+        r"argument of type '\w+' is not iterable|unhashable type|a bytes-like object|'\w+' object has no attribute",
+        cause,
+    ):
         cause = "expected class_path, a text, and init_args, options and their values"
     elif match := re.search(r"Expected an import path or a subclass spec, but got (.*?)(?:\. Got value|$)", cause):
         cause = _no_class(match[1])

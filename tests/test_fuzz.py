@@ -215,7 +215,7 @@ OPTIONS = [
 
 @thorough(100)
 @given(
-    st.sampled_from(["fit", "validate", "test", "predict", "fti", "", "--config"]),
+    st.sampled_from(["fit", "fit", "validate", "test", "predict", "fti"]),
     st.lists(st.tuples(st.sampled_from(OPTIONS), st.sampled_from(["=", " ", ""]), VALUES), max_size=4),
 )
 def test_command_lines_are_parsed_or_refused(command: str, options: list[tuple[str, str, Any]]) -> None:
