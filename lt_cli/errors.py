@@ -7,9 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 
 class UserError(ValueError):
     """A mistake the user can mend; the command line prints its message without a traceback.
@@ -43,12 +40,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed; on a CPU torch raises a plain RuntimeError."""
+    import torch  # here, as reading pictures needs errors but not torch
+
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def is_refusal(error: BaseException) -> bool:
     """Whether a library refuses what it was told, or memory ends; anything else is a defect."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     told = isinstance(error, ValueError | RuntimeError) and not {"lightning", "optim"}.isdisjoint(raised_in.parts)
     return isinstance(error, MisconfigurationException) or told or out_of_memory(error)

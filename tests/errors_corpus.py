@@ -873,6 +873,23 @@ CONFIGS = [
                 "--model.backbone: expected class_path, a text, and init_args, options and their values",
             ),
             (
+                changed(*BACKBONE, "class_path", {}),
+                "--model.backbone: expected class_path, a text, and init_args, options and their values",
+            ),
+            (
+                changed(*BACKBONE, "class_path", b"GPT"),
+                "--model.backbone: expected class_path, a text, and init_args, options and their values",
+            ),
+            (
+                changed(*BACKBONE, "num_layers", 3),
+                "--config mine.yaml: model.init_args.backbone holds class_path and init_args, not num_layers",
+            ),
+            (
+                changed("trainer", "limit_test_batches", 10**400),
+                "--trainer.accelerator=cpu --trainer.devices=auto --trainer.strategy=auto: …",
+            ),
+            (changed("class_path", "x"), "there is no option --class_path; did you mean --ckpt_path?"),
+            (
                 changed(*BACKBONE, "init_args", [1]),
                 "--model.backbone: expected class_path, a text, and init_args, options and their values",
             ),
@@ -953,6 +970,19 @@ CONFIGS = [
 ]
 """Configurations with one mistake, in one task and the other by turns."""
 
+TEXTS = {
+    "?": "--config mine.yaml: None must be the name of an option; put quotes around it if it is one",
+    "1: x": "--config mine.yaml: 1 must be the name of an option; put quotes around it if it is one",
+    "trainer: {2: x}": "mine.yaml: trainer: 2 must be the name of an option; put quotes around it if it is one",
+    "'': x": 'Empty nested key: "".',
+    "a b: x": 'Spaces not allowed in keys: "a b".',
+    "model: x: y": "--config mine.yaml is not YAML: …",
+    "model: !!python/object:os.system {}": "--config mine.yaml is not YAML: …",
+    "model: *unknown": "--config mine.yaml is not YAML: …",
+    "\tmodel: x": "--config mine.yaml is not YAML: …",
+}
+"""Configurations that are hardly any."""
+
 PLACES = [
     Wrong([*FIT[task], option], says, code, before)
     for task in TASKS
@@ -995,5 +1025,6 @@ CORPUS = [
     *DATA,
     *FILES,
     *CONFIGS,
+    *(Wrong(["fit", "--config=mine.yaml"], says, before=save("mine.yaml", text)) for text, says in TEXTS.items()),
     *PLACES,
 ]
