@@ -19,6 +19,9 @@ DEFAULT_NAME = "igpt_digits"
 EVALUATED = ("seed_everything", "model", "data")
 """What evaluation takes from a checkpoint; never its trainer, which was made for another machine."""
 
+SPECIFICATION = ("class_path", "init_args", "dict_kwargs")
+"""What a part of a configuration that chooses a class consists of."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -79,7 +82,9 @@ def arrange(args: list[str]) -> Invocation:
         return Invocation(list(args))
     if command not in SUBCOMMANDS:
         choices = f"{', '.join(SUBCOMMANDS[:-1])} or {SUBCOMMANDS[-1]}"
-        raise UserError(f"the first argument must be {choices}, not {command}" + did_you_mean(command, SUBCOMMANDS))
+        raise UserError(
+            f"the first argument must be {choices}, not {command or 'nothing'}" + did_you_mean(command, SUBCOMMANDS)
+        )
     options = _options(rest)
     configs = [option for option in options if option.name in ("--config", "-c")]
     contents = [_read_config(option) for option in configs]
@@ -122,10 +127,24 @@ def _options(tokens: list[str]) -> list[Option]:
 def _read_config(option: Option) -> dict[str, Any]:
     """The content of a configuration, its trainer's fragment included."""
     content = _read_yaml(option.value, option.name)
+    _check_parts(content, "", option)
     where = f"{option.value}: trainer"
     if isinstance(trainer := content.get("trainer"), str):
         content["trainer"] = _read_yaml(str(Path(option.value).parent / trainer), where)
     return content | {"trainer": _options_of(content.get("trainer") or {}, where)}
+
+
+def _check_parts(part: Any, name: str, option: Option) -> None:
+    """Refuses what stands beside ``class_path`` and ``init_args``: the parser would take all for another class's."""
+    if isinstance(part, dict):
+        odd = sorted(str(key) for key in part.keys() - set(SPECIFICATION))
+        if name and odd and part.keys() & set(SPECIFICATION):
+            rule = f"{name} holds class_path and init_args, not {odd[0] or 'an empty name'}" + did_you_mean(
+                odd[0], SPECIFICATION
+            )
+            raise UserError(f"{option.name} {option.value}: {rule}")
+        for key, below in part.items():
+            _check_parts(below, f"{name}.{key}".lstrip("."), option)
 
 
 def _read_yaml(text: str, name: str) -> dict[str, Any]:
@@ -152,6 +171,8 @@ def _options_of(content: Any, name: str) -> dict[str, Any]:
     """The content, which must be a mapping."""
     if not isinstance(content, dict):
         raise UserError(f"{name} must hold options and their values, not a {type(content).__name__}")
+    if odd := [key for key in content if not isinstance(key, str)]:
+        raise UserError(f"{name}: {odd[0]} must be the name of an option; put quotes around it if it is one")
     return content
 
 
@@ -187,8 +208,10 @@ def _find_checkpoint(
         rank_zero_info(f"SLURM job {job} is started again and goes on from {last}")
         others = [option for option in options if option not in given]
         return last, [*others, Option("--ckpt_path", [f"--ckpt_path={last}"])]
-    if not given or given[-1].value in ("", "null"):
+    if not given or given[-1].value == "null":
         return None, options
+    if not given[-1].value:
+        raise UserError("--ckpt_path needs best, last, a file or a directory")
     which = given[-1].value
     rest = [option for option in options if option.name != "--ckpt_path"]
     found = find(which, root, name)

@@ -18,6 +18,7 @@ from lt_cli.checkpoint import changes, read, restore_data
 from lt_cli.errors import RunError, UserError
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
+from lt_cli.refusals import as_mistake, constructor, is_refusal, refusals_of, root_cause
 from lt_cli.runs import RUNS, run_for
 from lt_cli.session import add_options, callbacks
 from lt_cli.signals import Signals, Stopped
@@ -65,6 +66,11 @@ class CLI(LightningCLI):
             check_files(args)
             raise
 
+    def _set_seed(self) -> None:
+        """Lightning's, which does not say what it refuses."""
+        with refusals_of("--seed_everything"):
+            super()._set_seed()
+
     def _parse_ckpt_path(self) -> None:
         """Nothing: the configuration is the only source, and ``arrange`` has taken the checkpoint's into it."""
 
@@ -73,10 +79,8 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, OSError, ImportError, MisconfigurationException) as error:
-            root: BaseException = error
-            while root.__cause__ is not None and not isinstance(root, UserError):
-                root = root.__cause__
-            raise UserError(str(root)) from error
+            root = root_cause(error)
+            raise as_mistake(root, constructor(root)) from error
         self._dump_config()
         self.model.run_config = {k: v for k, v in self.config_dump.items() if k not in ("config", "ckpt_path")}
         if self.invocation.ckpt_path is not None:
@@ -120,18 +124,14 @@ def run(args: list[str]) -> CLI:
         sys.path.insert(0, here)
     quieten()
     try:
-        signals = Signals()
-        with signals.heard():
+        with (signals := Signals()).heard():
             invocation = arrange(args)
             signals.goes_on_from += [Path(invocation.ckpt_path)] if invocation.ckpt_path and args[0] == "fit" else []
             return CLI(invocation, signals)
-    except MisconfigurationException as error:
-        raise UserError(str(error)) from error
-    except ValueError as error:  # Lightning's own refusals of what the trainer was told, found late
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if isinstance(error, UserError) or "lightning" not in raised_in.parts:
+    except Exception as error:
+        if not is_refusal(error):
             raise
-        raise UserError(str(error).strip()) from error
+        raise as_mistake(error) from error
 
 
 def main() -> None:

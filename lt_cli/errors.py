@@ -15,8 +15,8 @@ class RunError(UserError):
     """What stopped a run under way, such as a full disk or a loss that is not a number. Exit code 1."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question to end a message with, or nothing where no known word is close.
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that one may have meant.
 
     What begins like the word comes first; and of an option the beginning may be what is wrong, as in
     ``--modle.init_args.layer``, which is close to ``--model``.
@@ -25,4 +25,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     longer = [name for name in known if word and name.startswith(word)]
     first = word.split(".")[0]
     close = longer or difflib.get_close_matches(word, known, 1) or difflib.get_close_matches(first, known, 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question to end a message with, or nothing where no known word is close."""
+    close = closest(word, known)
+    return f"; did you mean {close}?" if close else ""

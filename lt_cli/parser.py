@@ -11,7 +11,16 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info
 
-from lt_cli.errors import UserError, did_you_mean
+from lt_cli.errors import UserError, closest, did_you_mean
+
+PLACES = (
+    "torch.optim",
+    "torch.optim.lr_scheduler",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "torchmetrics.classification",
+)
+"""Modules besides ours whose classes are suggested for a misspelt one."""
 
 
 class LeftOut(logging.Handler):
@@ -69,18 +78,22 @@ def unknown_option(message: str, known_options: Iterable[str]) -> str:
         option = f"--{match[3]}" if match[1] == "Subcommand" else f"--{match[2]}.{match[3]}"
     else:
         return message
-    return f"there is no option {option}" + did_you_mean(option.split("=")[0], set(known_options) - {"--help"})
+    options = [name for name in known_options if not name.endswith("help")]
+    return f"there is no option {option}" + did_you_mean(option.split("=")[0], options)
 
 
 KEY = re.compile(r'Parser key "([^"]+)":$')
 CLASS = re.compile(r"Problem with given class_path '([^']+)':$")
-VALUE = re.compile(r"Given value: (?:NestedArg\(key='.*', val=(?P<nested>.*)\)|(?P<plain>.*?)(?:\. Got value: .*)?)$")
+VALUE = re.compile(
+    r"Given value: ?(?:NestedArg\(key='(?P<key>.*)', val=(?P<nested>.*)\)|(?P<plain>.*?)(?:\. Got value: .*)?)$"
+)
+SPEC = re.compile(r"\.? Got value: (?:Namespace|NestedArg)\(.*")
 NOISE = re.compile(
     r"$|Does not validate|Subtypes:|Errors:|Given value type:|Expected a path but|Expected a <class 'NoneType'>"
-    r"|Validation failed"
+    r"|Validation failed|Subclass types expect|a class path \(str\)|a dict with"
 )
 """Lines of jsonargparse that name types and branches of unions, not the mistake."""
-EXPECTED = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])\.?(?: Got value: (.*))?$")
+EXPECTED = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])\.?(?: Got value: ?(.*))?$")
 
 
 def explain(message: str) -> str:
@@ -101,7 +114,8 @@ def explain(message: str) -> str:
                 keys.append(match[1])
             class_path = match[1] if match.re is CLASS else class_path
         elif match := VALUE.match(line):
-            value = (match["nested"] or match["plain"]).strip("'")
+            of_another = match["key"] and match["key"].replace("init_args.", "") != ".".join(keys[1:])
+            value = "" if of_another else (match["nested"] or match["plain"]).strip("'")
             if causes:
                 break
         elif not NOISE.match(line):
@@ -112,12 +126,17 @@ def explain(message: str) -> str:
 def _sentence(option: str, causes: list[str], class_path: str, value: str) -> str:
     """Jsonargparse's causes in terms of options, values and rules."""
     where = f"{option}: " if option else ""
-    cause = re.sub(r"^Type .* expects a function or a callable class: ", "", " ".join(causes[:3]))
-    expected = [match for match in map(EXPECTED.match, causes) if match]
-    if expected:
+    plain = [SPEC.sub("", cause) for cause in causes[:3]]
+    if match := re.match(r"Expected a tuple with (\d+) elements(?:\. Got value: (.*))?", plain[0]):
+        return f"{where}expected {match[1]} values, got {_short(match[2] or value)}"
+    expected = [match for match in map(EXPECTED.match, plain) if match]
+    names_a_class = not EXPECTED.match(plain[0]) and re.fullmatch(r"([a-z]\w*\.)*[A-Z]\w*", value)
+    cause = causes[0] if names_a_class else " ".join(causes[:3])
+    cause = re.sub(r"^Type .* expects a function or a callable class: ", "", cause)
+    if expected and not names_a_class:
         literals = ", ".join(match[2] for match in expected if match[2])
         kinds = [match[1] for match in expected if match[1]] + ([f"one of {literals}"] if literals else [])
-        return f"{where}expected {' or '.join(kinds)}, got {_short(expected[0][3] or value)}"
+        return f"{where}expected {' or '.join(dict.fromkeys(kinds))}, got {_short(expected[0][3] or value)}"
     if cause.startswith("there is no option --"):
         return cause.replace("--", f"{option}.") if option else cause
     if match := re.match(r"the following arguments are required: (.*)", cause):
@@ -129,22 +148,59 @@ def _sentence(option: str, causes: list[str], class_path: str, value: str) -> st
         cause = f"{owner.rpartition('.')[2]} has no option {match[1]}" + did_you_mean(match[1], _parameters(owner))
     elif match := re.search(r"path format: (\S+\.ya?ml)", cause) or re.fullmatch(r"(.+\.ya?ml)", class_path):
         cause = f"there is no file {match[1]}"
-    elif match := re.search(r"(?:Expected a dot import path string|Unexpected import path format): (\S+)", cause):
-        cause = f"{match[1]} is no class known here: give its full dotted path, such as lt_cli.backbones.gpt.GPT"
+    elif match := re.search(r"(?:Expected a dot import path string|Unexpected import path format):(?: (\S+))?", cause):
+        cause = _no_class(match[1] or "")
+    elif match := re.search(r"Not a valid subclass of \w+(?:\. Got value: (.*))?", cause):
+        cause = _no_class(match[1] or value or "null")
+    elif re.search(
+        r"argument of type '\w+' is not iterable|unhashable type|a bytes-like object|'\w+' object has no attribute",
+        cause,
+    ):
+        cause = "expected class_path, a text, and init_args, options and their values"
+    elif match := re.search(r"Expected an import path or a subclass spec, but got (.*?)(?:\. Got value|$)", cause):
+        cause = _no_class(match[1])
+    elif match := re.search(r"Expected an instantiatable class, but (?:(\S+) )?is abstract", cause):
+        cause = f"{match[1] or class_path or value} is abstract: give a class that derives from it"
     elif match := re.search(r"Unable to load config '(.*?)'", cause):
         cause = f"expected options and values, got {match[1]}"
     elif match := re.search(r"Import path(?: (\S+))? does not correspond to a subclass of (\w+)", cause):
         cause = f"{_short(match[1] or value)} is no {match[2]}"
     elif match := re.search(r"Expected '(\S+)' to be a (?:subclass of|function that returns) <class '(\w+)'>", cause):
         cause = f"{match[1]} is no {match[2]} and returns none"
-    elif match := re.search(r"module '(.+)' has no attribute '(.+)'|No module named '(.+)\.(.+)'", cause):
+    elif match := re.search(r"module '(\S+)' has no attribute '(\S+?)'|No module named '(\S+)\.(\S+?)'", cause):
         module, name = match[1] or match[3], match[2] or match[4]
         cause = f"there is no {name} in {module}" + did_you_mean(name, _members(module))
+    elif re.search(r"No module named '\w+'", cause):
+        cause += _similar_class(class_path)
     return where + cause
 
 
 def _short(value: str) -> str:
-    return value if len(value) <= 80 else f"{value[:80]}…"
+    """A value as a message repeats it."""
+    return {"": "nothing", "None": "null"}.get(value) or (value if len(value) <= 80 else f"{value[:80]}…")
+
+
+def _no_class(name: str) -> str:
+    """What to say of a name that stands where a class must."""
+    if not all(part.isidentifier() for part in name.split(".")) or name in ("None", "null"):
+        return f"expected a class, by its full dotted path, and its options, got {_short(name)}"
+    suggestion = _similar_class(name) or ": give its full dotted path, such as lt_cli.backbones.gpt.GPT"
+    return f"{name} is no class known here{suggestion}"
+
+
+def _similar_class(name: str) -> str:
+    """A question for the class whose own name is like this one's, or nothing."""
+    if not name.rpartition(".")[2][:1].isupper():
+        return ""
+    package = importlib.import_module(__package__)
+    modules = [found.name for found in pkgutil.walk_packages(package.__path__, f"{__package__}.")]
+    known: dict[str, str] = {}
+    for module in (*PLACES, *(module for module in modules if not module.endswith("__main__"))):
+        for short, cls in inspect.getmembers(importlib.import_module(module), inspect.isclass):
+            if not short.startswith("_") and (module in PLACES or cls.__module__ == module):
+                known[short] = f"{module}.{short}"
+    found = closest(name.rpartition(".")[2], known)
+    return f"; did you mean {known[found]}?" if found else ""
 
 
 def _members(module: str) -> list[str]:

@@ -1,5 +1,6 @@
 """A trainer whose logs, checkpoints, pictures and predictions lie in one directory."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.checkpoint import CheckpointIO
 from lt_cli.errors import UserError
 from lt_cli.loggers import run_loggers
+from lt_cli.refusals import as_mistake
+
+COUNTED = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
+"""Lightning divides by these without a look."""
 
 
 def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) -> Trainer:
@@ -24,6 +29,9 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
     Raises:
         UserError: If Lightning refuses the options, such as a GPU that is not there.
     """
+    for name in COUNTED:
+        if isinstance(options[name], int | float) and not options[name] > 0:
+            raise UserError(f"--trainer.{name} ({options[name]}) must be above 0")
     given = _as_list(options["callbacks"])
     added: list[Callback] = []
     logger = run_loggers(run) if options["logger"] in (None, True) else options["logger"]
@@ -39,14 +47,22 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
     }
     try:
         trainer = Trainer(**{**options, **ours})
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        asked = (f"--trainer.{name}={options[name]}" for name in ("accelerator", "devices", "strategy"))
-        raise UserError(f"{' '.join(asked)}: {error}") from error
+    except (MisconfigurationException, ArithmeticError, TypeError, ValueError, ImportError) as error:
+        raise as_mistake(error, _meant(options, str(error))) from error
     # Lightning's own handling of signals hangs several processes within the handler (issue 20806 of Lightning), and
     # asks at each step in a way that a GPU waits for; ours is Watch's.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+def _meant(options: dict[str, Any], message: str) -> str:
+    """The options that a refusal speaks of, by their names or else their values; or those that choose the machine."""
+    machine = ("accelerator", "devices", "strategy")
+    words = set(re.findall(r"\w+", message))
+    named = words & options.keys() or {name for name, value in options.items() if f"'{value}'" in message}
+    asked = machine if not named or named & {*machine} else sorted(named - {"logger", "plugins"})
+    return " ".join(f"--trainer.{name}={options[name]}" for name in asked)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,115 +1,75 @@
 """Every mistake of a user is one line: the option or file with its full name, the value, the rule, what to do."""
 
+import contextlib
+import io
+import itertools
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import yaml
 from contract_suite import ROOT
+from errors_corpus import CORPUS, TASKS, Wrong
 
 from lt_cli.cli import main, run
-from lt_cli.errors import UserError, did_you_mean
+from lt_cli.errors import did_you_mean
 
 CONTRACT = ROOT / "tests" / "contract" / "pixel_generation.yaml"
 GOLDEN = ROOT / "tests" / "golden" / "pixel_generation.ckpt"
 FIT = ["fit", f"--config={CONTRACT}", "--trainer.max_steps=2", "--model.schedule.warmup_steps=0"]
 
 
-def mistake(*args: str) -> str:
-    """The message of a command line that a user has to mend."""
-    with pytest.raises(UserError) as caught:
-        run(list(args))
-    message = str(caught.value)
+NOISE = ("Parser key", "Namespace(", "NestedArg", "Union", "NoneType", "<class", "typing.", "Traceback", "object at 0x")
+"""What only who knows jsonargparse or Python could read."""
+
+
+def mistake(*args: str, code: int = 2) -> str:
+    """The message of a command line that a user has to mend, from the shell's entry."""
+    errors = io.StringIO()
+    with (
+        mock.patch("sys.argv", ["main.py", *args]),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as stop,
+    ):
+        main()
+    before, found, message = errors.getvalue().rpartition("error: ")
+    assert stop.value.code == code
+    assert found, "a line on stderr begins with error:"
+    assert before == "" or before.endswith("\n")
+    assert "Traceback" not in before
+    assert message.endswith("\n")
+    message = message[:-1]
     assert message == message.strip() != ""
-    assert "\n" not in message
-    assert len(message) <= 480, message
-    for noise in ("Parser key", "Namespace(", "NestedArg", "Union", "NoneType", "<class", "typing.", "Traceback"):
+    assert 1 <= len(message.splitlines()) <= 3
+    assert len(message) <= 600, message
+    for noise in NOISE:
         assert noise not in message
     return message
 
 
-OPTIONS = {
-    "--model.backbone.init_args.num_layer=8": "--model.backbone: GPT has no option num_layer; did you mean num_layers?",
-    "--model.backbone.num_layer=8": "--model.backbone: GPT has no option num_layer; did you mean num_layers?",
-    "--model.completions=3": "--model: PixelGeneration has no option completions; did you mean num_completions?",
-    "--model.sampling.temprature=1": "there is no option --model.sampling.temprature=1; "
-    "did you mean --model.sampling.temperature?",
-    "--model.optimizer.weight=1": "--model.optimizer: AdamW has no option weight; did you mean weight_decay?",
-    "--model.schedule.warmup=1": "--model.schedule: WarmupCosine has no option warmup; did you mean warmup_steps?",
-    "--data.batch=3": "--data: PixelData has no option batch; did you mean batch_size?",
-    "--data.palette.colors=3": "--data.palette: GreyLevels has no option colors; did you mean num_colors?",
-    "--traner.max_steps=3": "there is no option --traner.max_steps=3; did you mean --trainer.max_steps?",
-    "--weight_noise.mod=transient": "--weight_noise: WeightNoise has no option mod; did you mean mode?",
-    "--freeze.module=backbone": "--freeze: Freeze has no option module; did you mean modules?",
-    "--checkpoints.minutes=1": "there is no option --checkpoints.minutes=1; did you mean --checkpoints.every_minutes?",
-    "--weights_only=false": "there is no option --weights_only=false",
-    "stray": "there is no option stray",
-    # abbreviations
-    "--trainer.max_epoch=3": "there is no option --trainer.max_epoch=3; did you mean --trainer.max_epochs?",
-    "--ckpt=best": "there is no option --ckpt=best; did you mean --ckpt_path?",
-    "--seed=1": "there is no option --seed=1; did you mean --seed_everything?",
-    "--model.sampling.temp=1": "there is no option --model.sampling.temp=1; did you mean --model.sampling.temperature?",
-    "--model.backbone.num_l=1": "--model.backbone: GPT has no option num_l; did you mean num_layers?",
-    # types
-    "--model.backbone.num_layers=eight": "--model.backbone.num_layers: expected int, got eight",
-    "--model.init_args.backbone.init_args.dropout=much": "--model.backbone.dropout: expected float, got much",
-    "--trainer.max_steps=many": "--trainer.max_steps: expected int, got many",
-    "--trainer.max_steps": "argument --trainer.max_steps: expected one argument",
-    "--model.optimizer.lr=fast": "--model.optimizer.lr: expected float, got fast",
-    "--model.sampling.temperature=hot": "--model.sampling.temperature: expected float, got hot",
-    "--data.size=[8,a]": "--data.size: expected int, got a",
-    "--freeze.thaw=3": "--freeze.thaw: expected dict, got 3",
-    "--seed_everything=x": "--seed_everything: expected bool or int, got x",
-    # one of several
-    "--model.backbone.activation=relu": "--model.backbone.activation: "
-    "expected one of 'quick_gelu', 'gelu_tanh', 'gelu', got relu",
-    "--weight_noise.mode=sometimes": "--weight_noise.mode: expected one of 'transient', 'permanent', got sometimes",
-    "--predictions.format=xml": "--predictions.format: expected one of 'csv', 'jsonl', got xml",
-    # classes
-    "--model=PixelGeneratio": "--model: PixelGeneratio is no class known here: give its full dotted path, such as "
-    "lt_cli.backbones.gpt.GPT",
-    "--model=nowhere.Task": "--model: No module named 'nowhere'",
-    "--model=torch.nn.Linear": "--model: torch.nn.Linear is no Task",
-    "--model.backbone=lt_cli.backbones.gpt.GTP": "--model.backbone: there is no GTP in lt_cli.backbones.gpt; "
-    "did you mean GPT?",
-    "--model.backbone=lt_cli.backbone.gpt.GPT": "--model.backbone: there is no backbone in lt_cli; "
-    "did you mean backbones?",
-    "--model.backbone=torch.nn.Linear": "--model.backbone: torch.nn.Linear is no CausalBackbone",
-    "--model.optimizer=torch.optim.AdamX": "--model.optimizer: there is no AdamX in torch.optim; did you mean Adam?",
-    "--model.optimizer=torch.nn.Linear": "--model.optimizer: torch.nn.Linear is no Optimizer and returns none",
-    "--data=lt_cli.backbones.gpt.GPT": "--data: lt_cli.backbones.gpt.GPT is no LightningDataModule",
-    "--model.backbone=lt_cli.reuse.causal_backbone": "--model.backbone.path must be given",
-    "--weight_noise={}": "--weight_noise.std must be given",
-    # values that disagree
-    "--model.backbone.num_heads=3": "embed_dim (8) must be divisible by num_heads (3)",
-    "--data.batch_size=0": "batch_size (0) must be at least 1",
-    "--data.palette.num_colors=700": "num_colors (700) must be from 2 to 256",
-    "--data.palette.num_colors=7": "the data has 7 tokens, the backbone a vocabulary of 5: "
-    "add --model.backbone.init_args.vocab_size=7",
-    "--data.size=[8,8]": "the data has sequences of 64 tokens, the backbone takes 16: "
-    "add --model.backbone.init_args.max_seq_len=64",
-    "--model.schedule.warmup_steps=2": "warmup_steps (2) must be at least 0 and less than the run's 2 optimiser steps: "
-    "set --model.schedule.warmup_steps=0 or train longer",
-    "--freeze.modules=nothing_like_this": "freeze.modules: 'nothing_like_this' matches no module or parameter of "
-    "PixelGeneration: did you mean 'backbone' or 'metrics'?",
-    "--freeze.modules=backbone.bloks": "freeze.modules: 'backbone.bloks' matches no module or parameter of "
-    "PixelGeneration: did you mean 'backbone.blocks'",
-    # the machine
-    "--trainer.accelerator=abacus": "--trainer.accelerator=abacus --trainer.devices=auto --trainer.strategy=auto: ",
-    "--trainer.devices=-3": "--trainer.accelerator=cpu --trainer.devices=-3 --trainer.strategy=auto: ",
-    "--trainer.strategy=magic": "--trainer.accelerator=cpu --trainer.devices=auto --trainer.strategy=magic: ",
-}
+@pytest.mark.parametrize("wrong", CORPUS, ids=str)
+def test_corpus(wrong: Wrong) -> None:
+    if wrong.before is not None:
+        wrong.before()
+    began = time.monotonic()
+    message = mistake(*wrong.args, code=wrong.code)
+    seconds = time.monotonic() - began
+    expected, ends_elsewhere, _ = wrong.says.partition("…")
+    assert message.startswith(expected) if ends_elsewhere else message == expected
+    assert seconds < 5 or not wrong.parser_finds_it
+    assert not Path("ran").exists(), "code in a file is never run"
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_option(option: str) -> None:
-    message = mistake(*FIT, option)
-    assert message.startswith(OPTIONS[option])
-    if OPTIONS[option].endswith("?"):
-        assert message == OPTIONS[option]
+def test_the_corpus_is_of_everything() -> None:
+    """Every subcommand with every task, each from its configuration or its checkpoint."""
+    assert len(CORPUS) >= 150
+    seen = {(wrong.args[0], task) for wrong in CORPUS for task in TASKS if any(task in arg for arg in wrong.args[1:])}
+    assert seen >= set(itertools.product(("fit", "validate", "test", "predict"), TASKS))
 
 
 def test_values_that_disagree_are_told_all_at_once() -> None:
@@ -138,24 +98,6 @@ def test_a_callback_in_the_list_is_named() -> None:
     assert message == "--trainer.callbacks: ModelSummary has no option max_dept; did you mean max_depth?"
     message = mistake(*FIT, "--trainer.callbacks+=ModelSummary", "--trainer.callbacks.max_depth=deep")
     assert message == "--trainer.callbacks.max_depth: expected int, got deep"
-
-
-@pytest.mark.parametrize(
-    ("args", "rest"),
-    [
-        ([], "nothing"),
-        (["fti"], "fti; did you mean fit?"),
-        (["tset", "--ckpt_path=best"], "tset; did you mean test?"),
-        (["train", f"--config={CONTRACT}"], "train"),
-        ([f"--config={CONTRACT}", "fit"], f"--config={CONTRACT}"),
-        (["--seed_everything=1"], "--seed_everything=1"),
-        ([""], ""),
-    ],
-)
-def test_subcommand(args: list[str], rest: str) -> None:
-    with pytest.raises(UserError) as caught:
-        run(args)
-    assert str(caught.value) == f"the first argument must be fit, validate, test or predict, not {rest}"
 
 
 def write(name: str, content: str | bytes) -> str:

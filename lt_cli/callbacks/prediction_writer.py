@@ -28,6 +28,16 @@ class PredictionWriter(Callback):
         self.directory = directory
         self._columns: dict[str, list[Any]] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses a directory that cannot be, before the work."""
+        if stage == "predict" and self.directory:
+            try:
+                Path(self.directory).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"--predictions.directory: {self.directory} cannot be made: {error.strerror}"
+                ) from error
+
     def on_predict_batch_end(
         self,
         trainer: Trainer,

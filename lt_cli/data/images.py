@@ -5,6 +5,7 @@ import difflib
 import inspect
 import io
 import os
+import re
 import textwrap
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
@@ -341,7 +342,8 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _one_line(error: Exception) -> str:
-    return textwrap.shorten(str(error), 200, placeholder=" ...")
+    text = re.sub(r" <[^>]* object at 0x\w+>", "", str(error))
+    return textwrap.shorten(text, 200, placeholder=" ...")
 
 
 def _torchvision_files(cls: Any, root: Path) -> str:

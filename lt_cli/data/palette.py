@@ -82,6 +82,8 @@ class KMeansPalette(Palette):
         """Checks the number."""
         if not 1 <= num_colors <= MAX_COLORS:
             raise UserError(f"num_colors ({num_colors}) must be from 1 to {MAX_COLORS}")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed ({seed}) must be from 0 to {2**32 - 1}")
         self.num_colors: int = num_colors
         self.seed = seed
 

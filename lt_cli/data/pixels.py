@@ -134,6 +134,8 @@ class PixelData(DataModule):
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         if not 0 < val_fraction < 1:
             raise UserError(f"val_fraction ({val_fraction}) must be above 0 and below 1")
+        if split_seed < 0:
+            raise UserError(f"split_seed ({split_seed}) must not be negative")
         if crop_padding < 0:
             raise UserError(f"crop_padding ({crop_padding}) must not be negative")
         self.source, self.palette, self.predict_source = source, palette, predict_source

@@ -18,6 +18,7 @@ from lt_cli.backbones.base import Backbone, CausalBackbone
 from lt_cli.data.base import Batch, DataModule
 from lt_cli.errors import UserError
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine, parameter_groups
+from lt_cli.refusals import refusals_of
 from lt_cli.version import VERSION
 
 Stage = Literal["train", "val", "test"]
@@ -124,9 +125,11 @@ class Task(LightningModule, ABC):
     def make_metrics(self, factories: MetricFactories, size: int) -> None:
         """Makes one set of metrics per stage, in ``build``; logged as ``val/<name>`` and the like."""
         for stage in ("train", "val", "test"):
-            self.metrics[f"{stage}_metrics"] = MetricCollection(
-                {name: factory(size) for name, factory in factories.items()}, prefix=f"{stage}/"
-            )
+            with refusals_of("--model.metrics"):
+                made: dict[str, Metric | MetricCollection] = {
+                    name: factory(size) for name, factory in factories.items()
+                }
+            self.metrics[f"{stage}_metrics"] = MetricCollection(made, prefix=f"{stage}/")
 
     @property
     def data(self) -> DataModule | None:
@@ -194,7 +197,8 @@ class Task(LightningModule, ABC):
 
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser over the parameter groups, and the schedule per optimiser step."""
-        optimizer = self.optimizer_factory(parameter_groups(self))
+        with refusals_of("--model.optimizer"):
+            optimizer = self.optimizer_factory(parameter_groups(self))
         self._group_settings = [_settings(optimizer)]
         if self.schedule_factory is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # not declared
             return optimizer
@@ -204,7 +208,8 @@ class Task(LightningModule, ABC):
                 "a schedule needs the run's length: set --trainer.max_steps or --trainer.max_epochs, "
                 "or --model.schedule=null for a constant learning rate"
             )
-        schedule = self.schedule_factory(optimizer, int(total_steps))
+        with refusals_of("--model.schedule"):
+            schedule = self.schedule_factory(optimizer, int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:

@@ -1,0 +1,69 @@
+"""What other libraries refuse, as mistakes of one line."""
+
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lt_cli.errors import RunError, UserError
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; on a CPU torch raises a plain RuntimeError."""
+    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a library refuses what it was told, or memory ends; anything else is a defect."""
+    if isinstance(error, UserError):
+        return False
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    told = isinstance(error, ValueError | RuntimeError) and not {"lightning", "optim"}.isdisjoint(raised_in.parts)
+    return isinstance(error, MisconfigurationException) or told or out_of_memory(error)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What was raised first, or the first of our own on the way to it."""
+    while error.__cause__ is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
+
+
+def as_mistake(error: BaseException, where: str = "") -> UserError:
+    """What another library refused as a mistake of one line; one of ours stays itself.
+
+    Args:
+        error: Its exception.
+        where: The option or the class that it speaks of.
+    """
+    if isinstance(error, UserError):
+        return error
+    text = str(error).strip()
+    if out_of_memory(error):
+        size = re.search(r"allocate ([\d.]+ \w+)", text)
+        missing = f" for another {size[1]}" if size else ""
+        return RunError(f"there is not enough memory{missing}: make the model or --data.batch_size smaller")
+    line = text.partition("\n")[0] or type(error).__name__
+    return UserError(f"{where}: {line}" if where else line)
+
+
+@contextmanager
+def refusals_of(option: str) -> Iterator[None]:
+    """Within it, what a class that an option chose does not accept is a mistake in that option."""
+    try:
+        yield
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+        raise as_mistake(error, option) from error
+
+
+def constructor(error: BaseException) -> str:
+    """The class whose constructor raised, or nothing; the outermost one, which the user chose."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is not None:
+            return type(frame.f_locals["self"]).__name__
+    return ""
