@@ -23,10 +23,10 @@ fit: .venv/installed ## train the default experiment: image GPT on handwritten d
 	$(BIN)/python main.py fit
 
 test: .venv/tested ## run the tests; no network is needed after the installation
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-soak: .venv/tested ## run the tests that take minutes
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+soak: .venv/tested ## kill and resume runs at random moments for half an hour
+	$(BIN)/python benchmarks/soak.py --minutes 30
 
 check: .venv/tested ## lint and type-check
 	$(BIN)/ruff check .

@@ -37,6 +37,8 @@ class Tally:
         damaged_checkpoints: last.ckpt or best.ckpt that could not be read after a kill.
         bytes_lost: Size of those.
         different_weights: Runs whose last or best weights differ from the uninterrupted run's in any bit.
+        evaluations: Tests and predictions from checkpoints alone.
+        different_scores: Those that gave other scores or predictions than the uninterrupted run's checkpoint.
     """
 
     kills: int = 0
@@ -48,6 +50,8 @@ class Tally:
     damaged_checkpoints: int = 0
     bytes_lost: int = 0
     different_weights: int = 0
+    evaluations: int = 0
+    different_scores: int = 0
 
 
 class Killer:
@@ -65,6 +69,7 @@ class Killer:
         self.args = ["fit", f"--config={config}", "--checkpoints.every_minutes=0", *options]
         self.random = random.Random(seed)
         self.tally = Tally()
+        shutil.rmtree("whole", ignore_errors=True)
         began = time.monotonic()
         session = self.session("whole")
         if os.waitpid(session, 0)[1]:
@@ -73,6 +78,10 @@ class Killer:
 
     def session(self, root: str) -> int:
         """A process that begins or goes on with the run under this directory."""
+        return self.fork([*self.args, f"--trainer.default_root_dir={root}", "--ckpt_path=last"])
+
+    def fork(self, args: list[str]) -> int:
+        """A process that runs a command line."""
         if session := os.fork():
             return session
         log = os.open("sessions.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -81,7 +90,9 @@ class Killer:
         code = 1
         try:
             torch.set_num_threads(1)
-            run([*self.args, f"--trainer.default_root_dir={root}", "--ckpt_path=last"])
+            cli = run(args)
+            scores = {name: value.item() for name, value in cli.trainer.callback_metrics.items()}
+            Path("scores.json").write_text(json.dumps(scores))
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
@@ -106,7 +117,7 @@ class Killer:
         step = self.step()
         number = self.random.choice([signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGINT])
         aims_at_writing = self.random.random() < 0.5
-        moment = time.monotonic() + self.random.uniform(0.3, 1.0) * self.seconds
+        moment = time.monotonic() + self.random.uniform(0.2, 0.7) * self.seconds
         while time.monotonic() < moment or (aims_at_writing and not self.half_written()):
             if os.waitpid(session, os.WNOHANG)[0]:
                 return True
@@ -159,6 +170,24 @@ class Killer:
                 not torch.equal(one["state_dict"][k], other["state_dict"][k]) for k in one["state_dict"]
             ):
                 self.tally.different_weights += 1
+
+    def evaluate(self) -> None:
+        """Tests and predicts from both runs' best checkpoints alone."""
+        for command in ("test", "predict"):
+            found = []
+            for root in ("whole", "broken"):
+                directory = Path(f"evaluated-{root}")
+                shutil.rmtree(directory, ignore_errors=True)
+                best = next(Path(root, self.name).glob("*/checkpoints/best.ckpt"))
+                limits = [f"--trainer.limit_{command}_batches=2", "--trainer.accelerator=cpu"]
+                session = self.fork([command, f"--ckpt_path={best}", f"--predictions.directory={directory}", *limits])
+                if os.waitpid(session, 0)[1]:
+                    raise RuntimeError(Path("sessions.log").read_text())
+                scores = json.loads(Path("scores.json").read_text())
+                scores.pop("test/tokens_per_second", None)
+                found.append((scores, sorted(path.read_bytes() for path in directory.glob("*.csv"))))
+            self.tally.evaluations += 1
+            self.tally.different_scores += found[0] != found[1]
 
 
 def main(config: str, kills: str, seed: str, *options: str) -> None:
