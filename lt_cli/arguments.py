@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_info
 
-from lt_cli.checkpoint import read, run_config
+from lt_cli.checkpoint import run_config
+from lt_cli.checkpoint_io import read
 from lt_cli.errors import UserError, did_you_mean
 from lt_cli.runs import RUNS, Location, find, of_job, run_of
 from lt_cli.signals import slurm_job
@@ -230,7 +231,7 @@ def _find_checkpoint(
 def _base_config(command: str, options: list[Option], ckpt_path: Location | None) -> str:
     """The configuration to start from, as a file name or as YAML."""
     if ckpt_path is not None:
-        config = run_config(read(ckpt_path), ckpt_path)
+        config = run_config(read(ckpt_path, weights=False), ckpt_path)
         keys = config if command == "fit" else EVALUATED
         return yaml.safe_dump({key: config[key] for key in keys if key in config})
     if command == "fit" or any(option.only_prints for option in options):

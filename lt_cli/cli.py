@@ -14,7 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lt_cli.arguments import Invocation, arrange, check_files
 from lt_cli.callbacks.first_page import FirstPage
 from lt_cli.callbacks.session_record import SessionRecord
-from lt_cli.checkpoint import changes, read, restore_data
+from lt_cli.checkpoint import changes, restore_data
+from lt_cli.checkpoint_io import read
 from lt_cli.errors import RunError, UserError
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
@@ -84,7 +85,7 @@ class CLI(LightningCLI):
         self._dump_config()
         self.model.run_config = {k: v for k, v in self.config_dump.items() if k not in ("config", "ckpt_path")}
         if self.invocation.ckpt_path is not None:
-            checkpoint = read(self.invocation.ckpt_path)
+            checkpoint = read(self.invocation.ckpt_path, weights=False)
             restore_data(self.datamodule, checkpoint)
             if self.subcommand == "fit":
                 self.changes += changes(checkpoint, self.model.saved_config())

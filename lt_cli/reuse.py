@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lt_cli.backbones.base import CausalBackbone
-from lt_cli.checkpoint import load, read, run_config
+from lt_cli.checkpoint import load, run_config
+from lt_cli.checkpoint_io import read
 from lt_cli.data.palette import Palette
 from lt_cli.errors import UserError
 from lt_cli.runs import find
@@ -24,7 +25,9 @@ def causal_backbone(path: str) -> CausalBackbone:
     backbone = load(file).task.backbone
     if not isinstance(backbone, CausalBackbone):
         raise UserError(f"the backbone of {file} is a {type(backbone).__name__}, not a causal one")
-    backbone.rebuild_config = copy.deepcopy(run_config(read(file), file)["model"]["init_args"]["backbone"])
+    backbone.rebuild_config = copy.deepcopy(
+        run_config(read(file, weights=False), file)["model"]["init_args"]["backbone"]
+    )
     return backbone.train()
 
 
@@ -46,7 +49,7 @@ class CheckpointPalette(Palette):
         file = find(self.path)
         if file is None:
             raise UserError(f"there is no checkpoint under {self.path}")
-        for part in read(file).values():
+        for part in read(file, weights=False).values():
             if isinstance(part, dict) and "centroids" in part:
                 return part["centroids"].numpy()  # type: ignore[no-any-return]
         raise UserError(f"the data of {file} has no palette")

@@ -36,7 +36,7 @@ def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Locati
     if which in ("best", "last"):
         found = _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
         return found or (find("last", root, name) if which == "best" else None)
-    if Path(which).is_dir():
+    if Path(which).is_dir() and not (Path(which) / "meta.pt").is_file():  # which would be shards
         best, last = (Path(which).glob(f"**/checkpoints/{name}.ckpt") for name in ("best", "last"))
         return _newest(best) or _newest(last)
     return Path(which)

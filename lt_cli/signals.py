@@ -60,7 +60,7 @@ class Signals:
         if self.waiting and (not self.received or number != signal.SIGINT):
             self.received = self.received or number
             return
-        there = [path for path in self.goes_on_from if path.is_file()]
+        there = [path for path in self.goes_on_from if path.exists()]
         raise Stopped(number, "stopped" + (f"; go on with: {resume_command(there[-1])}" if there else ""))
 
     def stopped(self, number: int, step: int, last: Path) -> Stopped:

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
 
 from lt_cli.callbacks.exact_resume import ExactResume
-from lt_cli.checkpoint import CheckpointIO
+from lt_cli.checkpoint_io import CheckpointIO
 from lt_cli.errors import UserError
 from lt_cli.loggers import run_loggers
 from lt_cli.refusals import as_mistake

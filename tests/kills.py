@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from lt_cli.checkpoint import read
+from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 from lt_cli.errors import UserError
 

@@ -9,7 +9,7 @@ import yaml
 from contract_suite import ROOT
 
 from lt_cli.arguments import DEFAULT_CONFIG, DEFAULT_NAME, arrange
-from lt_cli.checkpoint import read
+from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 from lt_cli.errors import UserError
 

@@ -17,7 +17,8 @@ from contract_suite import ROOT, assert_same_weights, only_run, weights
 
 from lt_cli.arguments import arrange
 from lt_cli.backbones.gpt import GPT
-from lt_cli.checkpoint import CheckpointIO, load, read, restore_data, run_config
+from lt_cli.checkpoint import load, restore_data, run_config
+from lt_cli.checkpoint_io import CheckpointIO, read
 from lt_cli.cli import run
 from lt_cli.errors import RunError, UserError
 from lt_cli.reuse import CheckpointPalette, causal_backbone

@@ -20,7 +20,7 @@ from contract_suite import ROOT, assert_same_weights, kill_when, only_run, weigh
 from lightning.pytorch import Trainer
 
 from lt_cli.arguments import DEFAULT_CONFIG
-from lt_cli.checkpoint import read
+from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 from lt_cli.errors import UserError
 from lt_cli.optim import WarmupCosine

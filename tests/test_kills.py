@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from contract_suite import CONFIGS, finished, kill_when, only_run, python, shell
 
-from lt_cli.checkpoint import read
+from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 from lt_cli.runs import find
 

@@ -14,7 +14,8 @@ from contract_suite import CONFIGS, ROOT, assert_same_weights, only_run
 from lightning.pytorch import LightningModule
 
 from lt_cli.callbacks.session_record import git_state
-from lt_cli.checkpoint import changes, read
+from lt_cli.checkpoint import changes
+from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 
 CONFIG = ROOT / "tests" / "contract" / "pixel_generation.yaml"

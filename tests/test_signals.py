@@ -14,7 +14,7 @@ from contract_suite import ROOT, assert_same_weights, only_run, shell, weights
 from lightning.pytorch import Callback, Trainer
 
 from lt_cli.callbacks.checkpoints import Checkpoints
-from lt_cli.checkpoint import read
+from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 from lt_cli.signals import Signals, Stopped, slurm_job
 from lt_cli.trainer import make_trainer

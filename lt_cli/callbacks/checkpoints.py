@@ -12,7 +12,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.distributed.tensor import DTensor
 
+from lt_cli import shards
 from lt_cli.errors import RunError, UserError
 from lt_cli.tasks.base import run_directory
 
@@ -81,7 +83,10 @@ class Checkpoints(Checkpoint):
         _refuse_broken_weights(trainer, path)
         failure: str | None = None
         try:
-            trainer.save_checkpoint(path)
+            if shards.writes_shards(trainer.strategy):
+                shards.save(trainer, path)
+            else:
+                trainer.save_checkpoint(path)
         except RunError as error:
             failure = str(error)
             trainer.strategy.barrier()  # which the other processes wait at, at the end of save_checkpoint
@@ -120,7 +125,7 @@ class Checkpoints(Checkpoint):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says where everything is."""
         for which in ("best", "last"):
-            if (path := self.path(trainer, which)).is_file():
+            if (path := self.path(trainer, which)).exists():
                 score = f" ({pl_module.monitor[0]} {self.best_score:.4f})" if which == "best" else ""  # type: ignore[index]
                 rank_zero_info(f"{which} checkpoint: {path}{score}")
 
@@ -136,8 +141,9 @@ class Checkpoints(Checkpoint):
 def _refuse_broken_weights(trainer: Trainer, path: Path) -> None:
     """A checkpoint of weights that are no numbers would replace one that a run can go on from."""
     for name, weight in trainer.lightning_module.named_parameters():
-        if not torch.isfinite(weight.detach()).all():
-            kept = f"; the last good checkpoint is {path}" if path.is_file() else ""
+        finite = torch.isfinite(weight.detach()).all()
+        if not (finite.full_tensor() if isinstance(finite, DTensor) else finite):
+            kept = f"; the last good checkpoint is {path}" if path.exists() else ""
             raise RunError(
                 f"weights of {name} are no finite numbers after step {trainer.global_step}{kept}: "
                 "try a lower --model.optimizer.lr or --trainer.gradient_clip_val=1"
@@ -145,17 +151,21 @@ def _refuse_broken_weights(trainer: Trainer, path: Path) -> None:
 
 
 def _keep(path: Path, name: Path, number: int) -> None:
-    """Gives the file a second name, which costs nothing, or copies it where the file system cannot; prunes."""
+    """Gives a checkpoint a second name, which costs nothing, or copies it where the file system cannot; prunes."""
     kept = [old for old in path.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+", old.stem)]
     kept.sort(key=lambda old: int(old.stem.partition("-")[2]))
     try:
-        name.unlink(missing_ok=True)
-        try:
-            os.link(path, name)
-        except OSError:
-            shutil.copyfile(path, name)
+        if path.is_symlink():
+            shards.link(name, os.readlink(path))
+        else:
+            name.unlink(missing_ok=True)
+            try:
+                os.link(path, name)
+            except OSError:
+                shutil.copyfile(path, name)
         others = [old for old in kept if old != name]
         for old in others[: max(0, len(others) + 1 - number)] if number > 0 else []:
             old.unlink(missing_ok=True)
+        shards.collect(path.parent)
     except OSError as error:
         rank_zero_warn(f"{path} could not be kept as {name.name}: {error}")

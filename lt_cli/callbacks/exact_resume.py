@@ -7,6 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 
 from lt_cli.data.base import Loader, run_seed
+from lt_cli.errors import UserError
+from lt_cli.shards import writes_shards
 from lt_cli.tasks.base import machine
 
 
@@ -41,6 +43,11 @@ class ExactResume(Callback):
                     rank_zero_info(
                         f"resuming with {name} {now} (was {before[name]}): where it stood, but not bit for bit"
                     )
+            if "optimizer_states" not in checkpoint and not writes_shards(trainer.strategy):
+                raise UserError(
+                    f"{trainer.ckpt_path} holds no optimiser state that this strategy can use: "
+                    "go on with the strategy that wrote it, or with a checkpoint of more than weights"
+                )
         self._loader_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         self._step = checkpoint["global_step"]
 

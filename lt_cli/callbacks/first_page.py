@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lt_cli.data.base import DataModule
@@ -31,7 +32,8 @@ class FirstPage(Callback):
             with torch.random.fork_rng([pl_module.device] if pl_module.device.type == "cuda" else []):
                 batch = data.splits["train"].batch(range(min(data.batch_size, len(data.splits["train"]))), epoch=0)
                 shown = [*data.describe(), *data.preview(batch, run)]
-                measured = _first_loss(trainer, pl_module, data, batch)
+                if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):  # others need all processes
+                    measured = _first_loss(trainer, pl_module, data, batch)
         rank_zero_info("\n".join(["", *shown, _parameters(pl_module), *measured, f"run: {run}", ""]))
 
 

@@ -91,7 +91,7 @@ class Watch(Callback):
         last = self.checkpoints.path(trainer, "last")
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         step, loss = broken or (trainer.global_step, float("nan"))
-        kept = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
+        kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
         return RunError(
             f"the loss is {loss} at step {step} (epoch {trainer.current_epoch}, learning rate {rate:.3g}): {kept}; "
             "try a lower --model.optimizer.lr, more --model.schedule.warmup_steps or --trainer.gradient_clip_val=1"

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lt_cli.callbacks.finite_loss import FiniteLoss
-from lt_cli.checkpoint import read
+from lt_cli.checkpoint_io import read
 from lt_cli.cli import main, run
 from lt_cli.errors import RunError
 
