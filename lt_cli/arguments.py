@@ -231,7 +231,8 @@ def _find_checkpoint(
 def _base_config(command: str, options: list[Option], ckpt_path: Location | None) -> str:
     """The configuration to start from, as a file name or as YAML."""
     if ckpt_path is not None:
-        config = run_config(read(ckpt_path, weights=False), ckpt_path)
+        given = {option.name.removeprefix("--").replace(".init_args", ""): option.value for option in options}
+        config = run_config(read(ckpt_path, weights=False), ckpt_path, given)
         keys = config if command == "fit" else EVALUATED
         return yaml.safe_dump({key: config[key] for key in keys if key in config})
     if command == "fit" or any(option.only_prints for option in options):

@@ -2,9 +2,10 @@
 
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from lightning.fabric.utilities.types import _PATH
@@ -20,45 +21,64 @@ from lt_cli.runs import find
 from lt_cli.tasks.base import Task
 
 
-def run_config(checkpoint: dict[str, Any], path: _PATH) -> dict[str, Any]:
+def run_config(
+    checkpoint: dict[str, Any], path: _PATH, named_now: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """The configuration of the run that wrote a checkpoint.
 
+    Args:
+        checkpoint: Its content.
+        path: Where it came from, for the message.
+        named_now: Class paths by option, such as model.backbone, that stand for classes which are gone.
+
     Raises:
-        UserError: If it holds none, having been written outside the command line, or if it would call what no
-            configuration of ours calls.
+        UserError: If it holds none, having been written outside the command line, if a class it names is gone,
+            or if it would call what no configuration of ours calls.
     """
     config = ours(checkpoint).get("config")
     if not isinstance(config, dict) or not config.keys() >= {"model", "data"}:
         raise UserError(f"{path} holds no configuration (it was not written by lt_cli's command line): give --config")
-    for class_path in _class_paths(config):
-        if not _builds_a_part(class_path):
+    for name, part in _classes(config):
+        class_path = part["class_path"]
+        if (found := _find(class_path)) is None and name in named_now:
+            part["class_path"] = named_now[name]
+        elif found is None:
+            raise UserError(
+                f"{path} was written with the class {class_path}, which is not there: make it importable again, "
+                f"or say what it is called now with --{name}=CLASS"
+            )
+        elif not _builds_a_part(found):
             raise UserError(
                 f"{path} is refused: {class_path} in its configuration is not known to build a part of a run"
             )
     return config
 
 
-def _class_paths(part: Any) -> Iterator[str]:
-    """Every class_path within a configuration."""
+def _classes(part: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every part of a configuration that says its class, with the option that it stands for."""
     if isinstance(part, dict):
-        if isinstance(class_path := part.get("class_path"), str):
-            yield class_path
-        part = list(part.values())
+        if isinstance(part.get("class_path"), str):
+            yield name, part
+        for key, below in part.items():
+            yield from _classes(below, name if key == "init_args" else f"{name}.{key}" if name else key)
     if isinstance(part, list):
         for below in part:
-            yield from _class_paths(below)
+            yield from _classes(below, name)
 
 
-def _builds_a_part(class_path: str) -> bool:
-    """Whether a class_path names a class, whose kind the parser checks, or a function annotated to return a part.
-
-    The parser calls any function that stands for an optimiser or a schedule, ``os.system`` included. What cannot
-    be found is the parser's to explain.
-    """
+def _find(class_path: str) -> Any:
+    """What a class_path names, or None."""
     try:
-        part = pkgutil.resolve_name(class_path)
+        return pkgutil.resolve_name(class_path)
     except (ImportError, AttributeError, ValueError):
-        return True
+        return None
+
+
+def _builds_a_part(part: Any) -> bool:
+    """Whether it is a class, whose kind the parser checks, or a function annotated to return a part.
+
+    The parser calls any function that stands for an optimiser or a schedule, ``os.system`` included.
+    """
     if inspect.isclass(part):
         return True
     try:

@@ -735,11 +735,13 @@ FILES = [
         command="fit",
     ),
     of_checkpoint(
-        "--model: there is no PixelGeneratio in lt_cli.tasks.pixel_generation; did you mean PixelGeneration?",
+        "mine.ckpt was written with the class lt_cli.tasks.pixel_generation.PixelGeneratio, which is not there: …",
         with_class("model", "lt_cli.tasks.pixel_generation.PixelGeneratio"),
     ),
     of_checkpoint(
-        "--model.backbone: No module named 'gone_module'", with_class("backbone", "gone_module.Net"), command="predict"
+        "mine.ckpt was written with the class gone_module.Net, which is not there: …",
+        with_class("backbone", "gone_module.Net"),
+        command="predict",
     ),
     of_checkpoint(
         "mine.ckpt is refused: os.system in its configuration is not known to build a part of a run",

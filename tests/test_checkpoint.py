@@ -270,13 +270,30 @@ class TestReading:
                 attempt()
         assert not Path("harmed").exists()
 
-    def test_configuration_of_another_version(self) -> None:
-        """One line that names the file."""
+    @pytest.mark.parametrize(
+        ("option", "gone", "now"),
+        [
+            ("model", "lt_cli.tasks.gone.Task", "lt_cli.tasks.pixel_generation.PixelGeneration"),
+            ("model.backbone", "lt_cli.backbones.gpt.Gone", "lt_cli.backbones.gpt.GPT"),
+            ("data.source", "my_module.Source", "lt_cli.data.images.Digits"),
+        ],
+    )
+    def test_a_class_that_was_renamed(self, option: str, gone: str, now: str) -> None:
+        """One line that names the file, the class and the option; what the class is called now is enough."""
         checkpoint = read(GOLDEN)
-        checkpoint["lt_cli"]["config"]["model"]["class_path"] = "lt_cli.tasks.gone.Task"
+        part = checkpoint["lt_cli"]["config"]
+        for key in option.split("."):
+            part = part.get("init_args", part)[key]
+        part["class_path"] = gone
         torch.save(checkpoint, "old.ckpt")
-        with pytest.raises(UserError, match=r"^the configuration in old\.ckpt: --model: .*gone"):
-            load("old.ckpt")
+        short = ["--trainer.accelerator=cpu", "--trainer.limit_test_batches=1"]
+        test, fit = ["test", "--ckpt_path=old.ckpt", *short], ["fit", "--ckpt_path=old.ckpt"]
+        for attempt in (lambda: load("old.ckpt"), lambda: run(test), lambda: run(fit)):
+            with pytest.raises(UserError) as caught:
+                attempt()
+            assert str(caught.value).startswith(f"old.ckpt was written with the class {gone}, which is not there: ")
+            assert str(caught.value).endswith(f"--{option}=CLASS")
+        assert "test/loss" in run([*test, f"--{option}={now}"]).trainer.callback_metrics
 
     @pytest.mark.parametrize("content", [[1, 2], {"model": {}}, torch.zeros(3), "text"], ids=str)
     def test_tensors_but_no_checkpoint(self, content: Any) -> None:
