@@ -9,7 +9,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from lt_cli.arguments import Invocation, arrange, check_files
 from lt_cli.callbacks.first_page import FirstPage
@@ -89,14 +89,13 @@ class CLI(LightningCLI):
             restore_data(self.datamodule, checkpoint)
             if self.subcommand == "fit":
                 self.changes += changes(checkpoint, self.model.saved_config())
-                for change in self.changes:
-                    rank_zero_info(f"resuming with {change}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with the callbacks that are always there, those that flags switch on, and the user's."""
         config = self.config_init[self.subcommand]
-        run = run_for(self.invocation.ckpt_path, Path(config.trainer.default_root_dir or RUNS) / self.invocation.name)
         for_a_try = bool(config.trainer.fast_dev_run)
+        parent = Path(config.trainer.default_root_dir or RUNS) / self.invocation.name
+        run = parent / "try" if for_a_try else run_for(self.invocation.ckpt_path, parent)
         saving = not for_a_try and config.trainer.enable_checkpointing is not False
         record = []
         if self.subcommand == "fit" and not for_a_try:

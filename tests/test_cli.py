@@ -53,7 +53,7 @@ def finished_run(trained: Path) -> Path:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What runs say."""
     messages: list[str] = []
-    for module in ("arguments", "cli", "callbacks.checkpoints", "callbacks.exact_resume"):
+    for module in ("arguments", "callbacks.checkpoints", "callbacks.exact_resume", "callbacks.session_record"):
         monkeypatch.setattr(f"lt_cli.{module}.rank_zero_info", messages.append)
     return messages
 

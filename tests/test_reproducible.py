@@ -39,7 +39,7 @@ def sessions(root: str | Path = "runs") -> list[dict[str, Any]]:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What runs say of how they go on."""
     messages: list[str] = []
-    for module in ("cli", "callbacks.exact_resume"):
+    for module in ("callbacks.session_record", "callbacks.exact_resume"):
         monkeypatch.setattr(f"lt_cli.{module}.rank_zero_info", messages.append)
     return messages
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lt_cli.data.base import run_seed
 from lt_cli.signals import slurm_job
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "lightning", "jsonargparse", "transformers", "torchvision",
 
 
 class SessionRecord(Callback):
-    """Writes time, command line, seed, versions, git state and devices into the run's directory.
+    """Says what a resumed run has otherwise; writes command line, seed, versions, git state and devices down.
 
     Args:
         command: The command line, as it was typed.
@@ -35,7 +35,9 @@ class SessionRecord(Callback):
         self.command, self.resumed_from, self.changes = command, resumed_from, changes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes on the first process, before anything can go wrong."""
+        """Speaks and writes on the first process, before anything can go wrong."""
+        for change in self.changes:
+            rank_zero_info(f"resuming with {change}")
         self._write(trainer, run_directory(trainer))
 
     @rank_zero_only

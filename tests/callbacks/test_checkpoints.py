@@ -251,3 +251,4 @@ def test_runs_that_shall_write_none(option: str) -> None:
     config = ROOT / "tests" / "contract" / "pixel_generation.yaml"
     run(["fit", f"--config={config}", "--checkpoints.every_minutes=0", f"--trainer.{option}"])
     assert not list(Path().rglob("*.ckpt*"))
+    assert Path("runs").exists() != (option == "fast_dev_run=true"), "a mere try leaves nothing"
