@@ -119,6 +119,17 @@ def test_in_validation_within_an_epoch(sending: Callable[[Sender], None]) -> Non
     assert len(scores("whole")) == 4
 
 
+def test_in_validation_within_an_accumulated_step(sending: Callable[[Sender], None]) -> None:
+    """The gradients gathered so far are in no checkpoint: the step is finished first."""
+    fit = [*FIT, "--trainer.val_check_interval=3", "--trainer.num_sanity_val_steps=0"]
+    whole = run([*fit, "--trainer.default_root_dir=whole"]).model.state_dict()
+    sending(Sender("on_validation_batch_end", 1))
+    assert "stopped at step 2; " in stopped([*fit, "--trainer.default_root_dir=broken"]).message
+    resumed = run([*fit, "--trainer.default_root_dir=broken", "--ckpt_path=last"])
+    assert_same_weights(resumed.model.state_dict(), whole)
+    assert scores("broken") == scores("whole")
+
+
 def test_while_validating_averaged_weights(sending: Callable[[Sender], None]) -> None:
     """Lightning's EMA puts the average in the weights' place meanwhile."""
     fit = [*FIT, "--trainer.callbacks+=EMAWeightAveraging", "--trainer.num_sanity_val_steps=0"]

@@ -21,8 +21,8 @@ PATIENCE = 10
 class Watch(Callback):
     """Ends a run when a signal or a loss that is no number asks for it, and saves when it is time.
 
-    Checkpoints are written between two optimiser steps only, as they hold no gathered gradients, and while
-    validating, which the resumed run then begins anew.
+    Checkpoints are written between two optimiser steps only, as they hold no gathered gradients. Validation may
+    come between, which the resumed run then begins anew.
 
     Args:
         checkpoints: Saves.
@@ -34,12 +34,12 @@ class Watch(Callback):
         self.checkpoints, self.signals = checkpoints, signals
         self._agreement, self._losses = Agreement(), FiniteLoss()
         self._step = 0
-        self._together = False
+        self._stepped = self._together = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on signals wait for the end of a step."""
         self._step = trainer.global_step
-        self.signals.waiting = True
+        self.signals.waiting = self._stepped = True
         self.signals.goes_on_from.append(self.checkpoints.path(trainer, "last"))
 
     def on_train_batch_end(
@@ -48,10 +48,10 @@ class Watch(Callback):
         """The place between two steps."""
         step = self._step
         self._step = trainer.global_step
-        stepped = self._step != step
+        self._stepped = self._step != step
         if isinstance(outputs, dict) and "loss" in outputs:
             self._losses.note(outputs["loss"], step)
-        due = stepped and self.checkpoints.due(trainer)
+        due = self._stepped and self.checkpoints.due(trainer)
         on_cpu = pl_module.device.type == "cpu"
         look = on_cpu or due or self._step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
         broken = self._losses.broken() if look else None
@@ -59,7 +59,7 @@ class Watch(Callback):
         self._together = bool(breaks or number)
         if breaks:
             raise self._broken(trainer, broken)
-        if stepped and number:
+        if self._stepped and number:
             self._stop(trainer, number)
         elif saves:
             self.checkpoints.save_last(trainer)
@@ -74,7 +74,7 @@ class Watch(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Validation can be long; all processes stop in the same one of the batches that all of them have."""
-        if not self.signals.waiting or batch_idx >= _shared_batches(trainer):
+        if not self.signals.waiting or not self._stepped or batch_idx >= _shared_batches(trainer):
             return
         (number,) = self._agreement.highest(trainer, self.signals.received)
         if number:
