@@ -114,7 +114,11 @@ class ExactResume(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Dropout and other draws of the step come from here."""
         position = (run_seed(), trainer.global_rank, trainer.current_epoch, batch_idx)
-        torch.manual_seed(hash(position) & 0x7FFF_FFFF_FFFF_FFFF)
+        seed = hash(position) & 0x7FFF_FFFF_FFFF_FFFF
+        # not torch.manual_seed: where CUDA is not in use, it keeps every call for the day that it might be
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device).manual_seed(seed)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -54,7 +54,7 @@ class TestRandomNumbers:
     @staticmethod
     def drawn(seed: int, rank: int, epoch: int, batch_idx: int, monkeypatch: pytest.MonkeyPatch) -> float:
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
-        at: Any = SimpleNamespace(global_rank=rank, current_epoch=epoch)
+        at: Any = SimpleNamespace(global_rank=rank, current_epoch=epoch, device=torch.device("cpu"))
         ExactResume().on_train_batch_start(at, at, None, batch_idx)
         return torch.rand(()).item()
 
@@ -68,6 +68,14 @@ class TestRandomNumbers:
     def test_the_same_in_every_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Python's hashes of numbers do not depend on the process."""
         assert self.drawn(1, 2, 3, 4, monkeypatch) == pytest.approx(EXPECTED, abs=1e-7)
+
+    def test_a_step_leaves_nothing_behind(self) -> None:
+        """torch.manual_seed would keep three calls and their stacks for a CUDA that never comes."""
+        if torch.cuda.is_initialized():
+            pytest.skip("CUDA is in use")
+        before = len(torch.cuda._queued_calls)
+        fit(max_epochs=2)
+        assert len(torch.cuda._queued_calls) == before
 
     def test_whatever_was_drawn_before(self) -> None:
         torch.manual_seed(5)
