@@ -1,4 +1,4 @@
-from lt_cli.cli import main
+from lt_cli.__main__ import main
 
 if __name__ == "__main__":
     main()

@@ -92,7 +92,10 @@ def arrange(args: list[str]) -> Invocation:
     said = [Option("--ckpt_path", ["--ckpt_path", str(path)]) for c in contents if (path := c.get("ckpt_path"))]
     said += sorted((option for option in options if option not in configs), key=lambda option: option.depth)
     name = _config_name(configs)
-    ckpt_path, others = _find_checkpoint(command, said, _root(said, contents), name)
+    root = _root(said, contents)
+    if command == "fit" and (again := _started_again(list(args), root)):
+        said.append(Option("--ckpt_path", [f"--ckpt_path={again}"]))
+    ckpt_path, others = _find_checkpoint(command, said, root, name)
     base: list[str] = []
     if not any(_says_class(content.get("model")) for content in contents):
         base = ["--config", _base_config(command, others, ckpt_path)]
@@ -199,16 +202,22 @@ def _root(options: list[Option], contents: list[dict[str, Any]]) -> Path:
     return Path(next((root for root in reversed(said) if root), RUNS))
 
 
+def _started_again(args: list[str], root: Path) -> Path | None:
+    """What a job that SLURM starts again goes on from: it says so in SLURM_RESTART_COUNT."""
+    job = slurm_job()
+    if job is None or os.environ.get("SLURM_RESTART_COUNT", "0") in ("", "0"):
+        return None
+    last = of_job(job, args, root)
+    if last is not None:
+        rank_zero_info(f"SLURM job {job} is started again and goes on from {last}")
+    return last
+
+
 def _find_checkpoint(
     command: str, options: list[Option], root: Path, name: str | None
 ) -> tuple[Location | None, list[Option]]:
     """Replaces best, last or a directory by the file it means, and says which."""
     given = [option for option in options if option.name == "--ckpt_path"]
-    again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0 and command == "fit"
-    if again and (job := slurm_job()) and (last := of_job(job, root / (name or DEFAULT_NAME))):
-        rank_zero_info(f"SLURM job {job} is started again and goes on from {last}")
-        others = [option for option in options if option not in given]
-        return last, [*others, Option("--ckpt_path", [f"--ckpt_path={last}"])]
     if not given or given[-1].value == "null":
         return None, options
     if not given[-1].value:

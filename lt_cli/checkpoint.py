@@ -93,6 +93,10 @@ SAME_RUN = ("trainer.default_root_dir", "trainer.logger", "trainer.enable_progre
 """What may differ between two sessions of one run without a word."""
 
 
+GROUPS = ("", "trainer", "checkpoints", "predictions")
+"""Where a configuration has options, which versions add to; elsewhere a mapping is a value."""
+
+
 def changes(checkpoint: dict[str, Any], config: dict[str, Any] | None) -> list[str]:
     """What a configuration has otherwise than that of a checkpoint: name, value, and what it was."""
     before = ours(checkpoint).get("config")
@@ -110,6 +114,10 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any,
     if isinstance(old, dict) and isinstance(new, dict):
         if old.get("class_path") != new.get("class_path"):
             yield name, old.get("class_path"), new.get("class_path")
+            return
+        options = "class_path" in old or name in GROUPS or name.endswith(".init_args")
+        if not options and old.keys() != new.keys():
+            yield name, old, new
             return
         for key in old:
             if key in new:  # what an earlier version did not know yet has its default

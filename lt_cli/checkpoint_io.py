@@ -45,6 +45,8 @@ class CheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
             with contextlib.suppress(OSError):
                 part.unlink()
+            if isinstance(error.__context__, SystemExit | KeyboardInterrupt):
+                raise error.__context__ from None  # a second Ctrl-C, which torch's writer wraps
             cause = error if isinstance(error, OSError) else error.__context__ or error
             kept = f"; {target} is the last good checkpoint" if target.exists() else ""
             raise RunError(f"the checkpoint {target} could not be written: {cause}{kept}") from error

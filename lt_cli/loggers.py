@@ -1,6 +1,7 @@
 """TensorBoard and CSV logs in the run's directory, appended to when a run goes on; losing one never loses a run."""
 
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,21 @@ class AppendingWriter(ExperimentWriter):
     """
 
     def _check_log_dir_exists(self) -> None:
+        """Reads the header, and drops a line that was half-written when an earlier session was killed."""
         path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open(newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
+        if not path.is_file():
+            return
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            self.metrics_keys = next(csv.reader(io.StringIO(whole.decode())), [])
+        except (UnicodeDecodeError, csv.Error) as error:
+            damaged = path.with_name("metrics-damaged.csv")
+            path.replace(damaged)
+            rank_zero_warn(f"{path} could not be read ({error}): it is {damaged.name} now, and a new one begins")
+            return
+        if whole != content:
+            replace_file(path, whole)
 
     def save(self) -> None:
         """Writes the lines that wait, in a directory that is made again where it vanished."""
@@ -32,6 +44,24 @@ class AppendingWriter(ExperimentWriter):
             super().save()
         except OSError as error:
             rank_zero_warn(f"{path} could not be written: {error}; its lines wait")
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Lightning's, but never with a moment in which a kill loses the file."""
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=fieldnames, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        replace_file(path, text.getvalue().encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Puts a file in another's place in one step."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 class AppendingCSVLogger(CSVLogger):

@@ -1,10 +1,13 @@
 """Where runs lie, what their files are called: <root>/<config's name>/<time>/."""
 
+import contextlib
 import itertools
 import json
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -36,24 +39,39 @@ def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Locati
     if which in ("best", "last"):
         found = _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
         return found or (find("last", root, name) if which == "best" else None)
-    if Path(which).is_dir() and not (Path(which) / "meta.pt").is_file():  # which would be shards
-        best, last = (Path(which).glob(f"**/checkpoints/{name}.ckpt") for name in ("best", "last"))
+    path = Path(which).expanduser()
+    if path.is_dir() and not (path / "meta.pt").is_file():  # which would be shards
+        best, last = (path.glob(f"**/checkpoints/{name}.ckpt") for name in ("best", "last"))
         return _newest(best) or _newest(last)
-    return Path(which)
+    return path
 
 
-def of_job(job: str, parent: Path) -> Path | None:
-    """The last checkpoint of the run that a SLURM job began, as its record of sessions says."""
-    for last in sorted(parent.glob("*/checkpoints/last.ckpt"), reverse=True):
-        record = last.parent.parent / "sessions.jsonl"
-        if record.is_file() and any(json.loads(line)["slurm_job"] == job for line in record.read_text().splitlines()):
-            return last
+def of_job(job: str, command: list[str], root: Path) -> Path | None:
+    """The last checkpoint of the run that this command line of a SLURM job began, by its record of sessions."""
+    for last in sorted(root.glob("*/*/checkpoints/last.ckpt"), key=_began, reverse=True):
+        for session in _sessions(last.parent.parent / "sessions.jsonl"):
+            if session.get("slurm_job") == job and session.get("command") == command:
+                return last
     return None
+
+
+def _sessions(path: Path) -> Iterator[dict[str, Any]]:
+    """The sessions of a run, less lines that are no record, as a power cut may leave."""
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            if isinstance(session := json.loads(line), dict):
+                yield session
+
+
+def _began(path: Path) -> tuple[str, int]:
+    """When the run of a checkpoint began: the time that it is named by, and its number among those of one second."""
+    stamp, number = re.fullmatch(r"(.*?_\d\d-\d\d-\d\d)?-?(.*)", path.parent.parent.name).groups()  # type: ignore[union-attr]
+    return (stamp, int(number or 1)) if stamp and number.isdigit() | (not number) else (path.parent.parent.name, 1)
 
 
 def _newest(paths: Iterable[Path]) -> Path | None:
     """The checkpoint of the run that began last: runs are named by their time."""
-    return max(paths, key=lambda path: path.parent.parent.name, default=None)
+    return max(paths, key=_began, default=None)
 
 
 def run_of(path: Location) -> Path | None:

@@ -37,6 +37,5 @@ def callbacks(config: Any, signals: Signals, *, saving: bool, record: list[Callb
     """
     always: list[Callback] = [config[name] for name in FLAGS if config[name] is not None]
     always += [config.predictions, Throughput()]
-    if saving:
-        always += [Watch(config.checkpoints, signals), config.checkpoints]
-    return [*always, *record]
+    always.append(Watch(config.checkpoints if saving else None, signals))
+    return [*always, *([config.checkpoints] if saving else []), *record]

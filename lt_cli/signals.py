@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SLURM's warning: heard at once, obeyed when the run can go on from there."""
+"""Ctrl-C, SIGTERM, a closed terminal and SLURM's warning: heard at once, obeyed when the run can go on from there."""
 
 import os
 import shlex
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from lightning.pytorch.utilities import rank_zero_only
 
 
 class Stopped(SystemExit):
@@ -42,7 +44,7 @@ class Signals:
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Listens for a while, where this is the main thread, which alone may; what a shell ignores stays ignored."""
-        numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *([signal.SIGUSR1] if slurm_job() else [])]
         if threading.current_thread() is not threading.main_thread():
             numbers = []
         handlers = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
@@ -61,19 +63,30 @@ class Signals:
             self.received = self.received or number
             return
         there = [path for path in self.goes_on_from if path.exists()]
-        raise Stopped(number, "stopped" + (f"; go on with: {resume_command(there[-1])}" if there else ""))
+        raise self.stopped(number, "stopped", there[-1] if there else None)
 
-    def stopped(self, number: int, step: int, last: Path) -> Stopped:
-        """The end of a run whose state is safe, which SLURM starts again where that was its warning."""
-        message = f"stopped at step {step}; "
+    def stopped(self, number: int, message: str, last: Path | None) -> Stopped:
+        """The end of a run, which SLURM starts again where that was its warning.
+
+        Args:
+            number: The signal's.
+            message: How far the run came.
+            last: What it goes on from, if there is anything.
+        """
         if number == signal.SIGUSR1 and (job := slurm_job()):
-            try:
-                subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
-                return Stopped(number, f"{message}SLURM job {job} is queued again and goes on from {last}")
-            except (OSError, subprocess.CalledProcessError) as error:
-                cause = getattr(error, "stderr", "") or str(error)
-                message += f"SLURM job {job} could not be queued again ({cause.strip()}); "
-        return Stopped(number, f"{message}go on with: {resume_command(last)}")
+            message += f"; {_requeue(job)}"
+        return Stopped(number, message + (f"; go on with: {resume_command(last)}" if last else ""))
+
+
+@rank_zero_only
+def _requeue(job: str) -> str:
+    """Asks SLURM to start the job again, once for all its processes, and says what came of it."""
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+        return f"SLURM job {job} is queued again"
+    except (OSError, subprocess.CalledProcessError) as error:
+        cause = getattr(error, "stderr", "") or str(error)
+        return f"SLURM job {job} could not be queued again ({cause.strip()})"
 
 
 def slurm_job() -> str | None:

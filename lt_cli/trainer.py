@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar, Timer
 
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.checkpoint_io import CheckpointIO
@@ -39,7 +39,10 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
         added.append(LearningRateMonitor("step"))
     if options["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
         added.append(RichProgressBar(refresh_rate=10))
+    if options["max_time"] is not None:  # Lightning would put its clock behind who saves
+        given = [*given, Timer(options["max_time"])]
     ours = {
+        "max_time": None,
         "logger": logger,
         "callbacks": [ExactResume(), *given, *callbacks, *added],  # the first puts a resumed run where it stood
         "default_root_dir": run,

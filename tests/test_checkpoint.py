@@ -334,6 +334,15 @@ class TestFinding:
         assert find("best", name="c") is None
         assert find("last", root="elsewhere") is None
 
+    def test_among_runs_of_one_second_and_at_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in ("", "-2", "-9", "-10"):
+            touch(f"runs/a/2026-01-01_00-00-00{number}/checkpoints/last.ckpt")
+        assert find("last") == Path("runs/a/2026-01-01_00-00-00-10/checkpoints/last.ckpt")
+        touch("runs/b/mine/checkpoints/last.ckpt")
+        assert find("last", name="b") == Path("runs/b/mine/checkpoints/last.ckpt"), "whatever it is called"
+        monkeypatch.setenv("HOME", str(Path.cwd()))
+        assert find("~/model.ckpt") == Path.cwd() / "model.ckpt"
+
     @pytest.mark.parametrize("place", ["runs", "runs/a", "runs/a/2026-01-02_00-00-00"])
     def test_best_of_a_directory(self, place: str) -> None:
         touch("runs/a/2026-01-01_00-00-00/checkpoints/best.ckpt", "runs/a/2026-01-02_00-00-00/checkpoints/best.ckpt")

@@ -1,9 +1,11 @@
 """What a run was made with is in its directory, and making it again gives the same bits."""
 
 import contextlib
+import csv
 import io
 import json
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,16 @@ import pytest
 import torch
 from contract_suite import CONFIGS, ROOT, assert_same_weights, only_run
 from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
+from toys import NumberData, NumberTask, trainer
 
+from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.callbacks.session_record import git_state
 from lt_cli.checkpoint import changes
 from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
+from lt_cli.data.base import _Rows
+from lt_cli.errors import UserError
 
 CONFIG = ROOT / "tests" / "contract" / "pixel_generation.yaml"
 FIT = ["fit", f"--config={CONFIG}"]
@@ -122,6 +129,34 @@ class TestResuming:
             "resuming with weight_noise lt_cli.callbacks.weight_noise.WeightNoise (was None)",
         ]
 
+    def test_the_entries_of_a_mapping(self, said: list[str]) -> None:
+        freeze = ["--freeze.modules=backbone.blocks", "--freeze.thaw={1: backbone.blocks.0}"]
+        run([*FIT, *freeze, "--trainer.max_epochs=1"])
+        run([*FIT, "--ckpt_path=last", freeze[0], "--freeze.thaw={1: backbone.blocks.0, 2: backbone.blocks.1}"])
+        was = "(was {'1': 'backbone.blocks.0'})"
+        assert f"resuming with freeze.thaw {{'1': 'backbone.blocks.0', '2': 'backbone.blocks.1'}} {was}" in said
+
+    def test_from_an_earlier_checkpoint(self, said: list[str]) -> None:
+        """The newer one is replaced; and it is the oldest that goes, not the one of the lowest step."""
+        run([*FIT, "--checkpoints.every_minutes=0", "--checkpoints.keep=-1"])
+        directory = only_run(CONFIG.stem) / "checkpoints"
+        step = directory / "step-0000002.ckpt"
+        run(["fit", f"--ckpt_path={step}", "--trainer.max_steps=4", "--checkpoints.keep=2"])
+        assert f"going on from {step}: {directory / 'last.ckpt'} will be replaced" in said
+        assert sorted(path.name for path in directory.glob("step-*")) == ["step-0000003.ckpt", "step-0000004.ckpt"]
+
+    def test_with_a_loader_of_ones_own(self, said: list[str]) -> None:
+        class Plain(NumberData):
+            def train_dataloader(self) -> Any:
+                return DataLoader(_Rows(self.splits["train"]), sampler=[(0, [0, 1]), (0, [2, 3])], batch_size=None)
+
+        half = Path("half.ckpt")
+        one = trainer(ExactResume(), max_epochs=1)
+        one.fit(NumberTask(), Plain())
+        one.save_checkpoint(half)
+        trainer(ExactResume(), max_epochs=2).fit(NumberTask(), Plain(), ckpt_path=half)
+        assert any("a loader that is not of lt_cli.data: in another order, so not bit for bit" in m for m in said)
+
     def test_what_an_earlier_version_did_not_know_is_no_change(self) -> None:
         old = {"model": {"class_path": "a.B", "init_args": {"x": [1, 2]}}}
         new = {"model": {"class_path": "a.B", "init_args": {"x": (1, 2), "y": 3}}, "new": 4}
@@ -161,3 +196,55 @@ def test_another_number_of_processes_takes_every_remaining_row_once(
     run(["fit", f"--config={CONFIG}", f"--ckpt_path={copy}", "--trainer.strategy=auto", "--trainer.devices=1"])
     assert rows == whole[done:]
     assert "resuming with processes 1 (was 2): where it stood, but not bit for bit" in said
+
+
+def test_one_process_at_a_time_trains_in_a_directory() -> None:
+    """Two would write the same files. The hold ends with the process, however that ends."""
+    run([*FIT, "--trainer.max_epochs=1"])
+    directory = only_run(CONFIG.stem)
+    hold = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(1, flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; input()", directory / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match=f"another process is training in {directory}: wait for it"):
+            run([*FIT, "--ckpt_path=last"])
+        run(["test", "--ckpt_path=last", "--trainer.accelerator=cpu"])
+        other.kill()
+    assert run([*FIT, "--ckpt_path=last"]).trainer.global_step == 8
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 60])
+def test_a_half_written_line_of_metrics_is_dropped(cut: int) -> None:
+    """As a power cut leaves it; the rest is kept, and the run goes on."""
+    run([*FIT, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--trainer.limit_val_batches=0"])
+    path = only_run(CONFIG.stem) / "metrics.csv"
+    path.write_bytes(path.read_bytes()[:-cut])
+    kept = path.read_text().splitlines()[1:-1]
+    run([*FIT, "--ckpt_path=last", "--trainer.log_every_n_steps=1"])
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > len(kept)
+    assert all(None not in row and None not in row.values() for row in rows)
+    assert {int(row["step"]) for row in rows} >= {4, 5, 6, 7}
+    assert any(row["train/loss"] for row in rows[: len(kept)])
+    assert any(row["val/loss"] for row in rows)
+
+
+def test_metrics_that_cannot_be_read_make_way() -> None:
+    run([*FIT, "--trainer.max_epochs=1"])
+    path = only_run(CONFIG.stem) / "metrics.csv"
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.warns(UserWarning, match="could not be read"):
+        run([*FIT, "--ckpt_path=last"])
+    assert "val/loss" in path.read_text()
+    assert path.with_name("metrics-damaged.csv").read_bytes() == b"\xff\xfe\n"
+
+
+def test_checkpoints_stay_in_the_run_whatever_the_logger() -> None:
+    logger = ["--trainer.logger=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=logs"]
+    run([*FIT, *logger, "--trainer.max_epochs=1"])
+    assert (only_run(CONFIG.stem) / "checkpoints" / "last.ckpt").is_file()
+    assert run([*FIT, *logger, "--ckpt_path=last"]).trainer.global_step == 8
+    assert len(sessions()) == 2

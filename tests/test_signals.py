@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from contract_suite import ROOT, assert_same_weights, only_run, shell, weights
 from lightning.pytorch import Callback, Trainer
 
@@ -180,6 +181,64 @@ def test_a_second_ctrl_c_does_not_wait(sending: Callable[[Sender], None]) -> Non
     assert read(last)["global_step"] == 4, "the step under way is lost"
 
 
+def test_a_closed_terminal_ends_it_like_sigterm(sending: Callable[[Sender], None]) -> None:
+    sending(Sender("on_train_batch_start", 0, (signal.SIGHUP,)))
+    end = stopped(FIT)
+    assert end.code == 128 + signal.SIGHUP
+    assert read(only_run("pixel_generation") / "checkpoints" / "last.ckpt")["global_step"] == 1
+
+
+def test_a_second_ctrl_c_within_a_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no failed write, whatever torch's writer makes of it; the checkpoint before it stays."""
+    run([*FIT, "--trainer.max_epochs=1"])
+    last = only_run("pixel_generation") / "checkpoints" / "last.ckpt"
+    save = torch.save
+
+    def interrupted(content: Any, file: Any) -> None:
+        if isinstance(content, dict) and "loops" in content:
+            os.kill(os.getpid(), signal.SIGINT)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except SystemExit:
+                raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904  # as torch does
+        save(content, file)
+
+    monkeypatch.setattr("torch.save", interrupted)
+    end = stopped([*FIT, "--ckpt_path=last", "--checkpoints.on_failure=continue"])
+    assert end.code == 130
+    assert end.message.startswith("stopped; go on with: ")
+    assert read(last)["global_step"] == 4
+
+
+def test_without_checkpoints(sending: Callable[[Sender], None]) -> None:
+    """It ends between two steps all the same, and promises nothing."""
+    sending(Sender("on_train_batch_start"))
+    end = stopped([*FIT, "--trainer.enable_checkpointing=false"])
+    assert end.message == "stopped at step 1"
+
+
+def test_where_nothing_could_be_saved(sending: Callable[[Sender], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    sending(Sender("on_train_batch_start"))
+    with pytest.warns(UserWarning, match="No space left"):
+        end = stopped([*FIT, "--checkpoints.on_failure=continue"])
+    assert end.message == "stopped at step 1"
+
+
+@pytest.mark.parametrize("moment", [0.3, 2.0])
+def test_ctrl_c_while_the_program_loads(moment: float) -> None:
+    """Importing takes seconds; no traceback."""
+    process = shell(*FIT)
+    time.sleep(moment)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert "Traceback" not in output
+
+
 def test_a_repeated_sigterm_waits(sending: Callable[[Sender], None]) -> None:
     """Schedulers repeat themselves."""
     sending(Sender("on_train_batch_start", 0, (signal.SIGTERM, signal.SIGTERM)))
@@ -238,7 +297,8 @@ class TestSlurm:
         end = stopped(FIT)
         last = max(Path("runs/pixel_generation").iterdir()) / "checkpoints" / "last.ckpt"
         assert end.code == 128 + signal.SIGUSR1
-        assert end.message == f"stopped at step 3; SLURM job 43 is queued again and goes on from {last}"
+        assert end.message.startswith("stopped at step 3; SLURM job 43 is queued again; go on with: ")
+        assert end.message.endswith(f"--ckpt_path={last}")
         assert Path("called").read_text() == "requeue 43\n"
         monkeypatch.setenv("SLURM_JOB_ID", "44")
         run(FIT)
@@ -248,6 +308,42 @@ class TestSlurm:
         assert_same_weights(resumed.model.state_dict(), whole)
         assert read(last)["global_step"] == 8, "in the run that it began"
         assert len(list(Path("runs/pixel_generation").iterdir())) == 3
+
+    def test_two_runs_of_one_job_go_on_each_from_its_own(
+        self, scontrol: Path, sending: Callable[[Sender], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A job script with several fits: the command line tells them apart, also where it names no config."""
+        first = [*FIT, "--model.optimizer.lr=0.001"]
+        run(first)
+        done = only_run("pixel_generation") / "checkpoints" / "last.ckpt"
+        second = ["fit", f"--ckpt_path={done}", "--trainer.max_epochs=4"]
+        monkeypatch.setattr("lt_cli.runs.time.strftime", lambda form: "2126-01-01_00-00-00")
+        copy = Path("copy.ckpt")
+        copy.write_bytes(done.read_bytes())
+        third = ["fit", f"--ckpt_path={copy}", "--trainer.max_epochs=3"]
+        sending(Sender("on_train_batch_start", 2, (signal.SIGUSR1,)))
+        assert "stopped at step 10; " in stopped(third).message
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        assert run(third).trainer.global_step == 12
+        assert len(list(Path("runs/copy").iterdir())) == 1, "in the run that it began"
+        before = done.read_bytes()
+        assert run(first).trainer.global_step == 8, "it was finished"
+        assert done.read_bytes() == before
+        assert run(second).trainer.global_step == 16
+
+    def test_before_the_first_step_too(self, scontrol: Path, sending: Callable[[Sender], None]) -> None:
+        sending(Sender("setup", 0, (signal.SIGUSR1,)))
+        assert stopped(FIT).message == "stopped; SLURM job 42 is queued again"
+        assert Path("called").read_text() == "requeue 42\n"
+
+    @pytest.mark.parametrize("count", ["", "abc", "2"])
+    def test_a_damaged_record_is_no_obstacle(self, count: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        run([*FIT, "--trainer.max_epochs=1"])
+        with (only_run("pixel_generation") / "sessions.jsonl").open("a") as record:
+            record.write('[1]\n{"slurm_job"\n\n{}\n{"slurm_job": 3')
+        monkeypatch.setenv("SLURM_JOB_ID", "3")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+        assert run(FIT).trainer.global_step == 8
 
     def test_where_it_cannot_be_queued(self, scontrol: Path, sending: Callable[[Sender], None]) -> None:
         scontrol.write_text("#!/bin/sh\necho 'Requested operation not supported' >&2\nexit 1\n")

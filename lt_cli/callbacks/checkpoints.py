@@ -67,8 +67,12 @@ class Checkpoints(Checkpoint):
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
         return ends or time.monotonic() - self._saved_at >= 60 * self.every_minutes
 
-    def save_last(self, trainer: Trainer) -> Path:
-        """Writes last.ckpt, and only then lets go of the oldest one; called on all processes."""
+    def save_last(self, trainer: Trainer) -> Path | None:
+        """Writes last.ckpt, and only then lets go of the oldest one; called on all processes.
+
+        Returns:
+            The file, which is an older one where writing failed, or None where there is none.
+        """
         path = self.path(trainer, "last")
         saved = self._save(trainer, path)
         self._saved_at = time.monotonic()
@@ -76,7 +80,7 @@ class Checkpoints(Checkpoint):
             self._saved_step = trainer.global_step
             if self.keep and trainer.is_global_zero:
                 _keep(path, path.with_name(f"step-{self._saved_step:07d}.ckpt"), self.keep)
-        return path
+        return path if saved or path.exists() else None
 
     def _save(self, trainer: Trainer, path: Path) -> bool:
         """Writes a checkpoint, or says why not; all processes learn of it and stop or go on together."""
@@ -153,7 +157,7 @@ def _refuse_broken_weights(trainer: Trainer, path: Path) -> None:
 def _keep(path: Path, name: Path, number: int) -> None:
     """Gives a checkpoint a second name, which costs nothing, or copies it where the file system cannot; prunes."""
     kept = [old for old in path.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+", old.stem)]
-    kept.sort(key=lambda old: int(old.stem.partition("-")[2]))
+    kept.sort(key=lambda old: old.lstat().st_mtime_ns)  # not by number: a run may go on from an earlier one
     try:
         if path.is_symlink():
             shards.link(name, os.readlink(path))

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 
 from lt_cli.data.base import Loader, run_seed
@@ -24,6 +25,7 @@ class ExactResume(Callback):
         self._loader_states: list[dict[str, Any]] = []
         self._step = 0
         self._max_steps = -1
+        self._patience: dict[EarlyStopping, int] = {}
         self._in_batch_end = self._resumes_in_batch_end = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,6 +50,8 @@ class ExactResume(Callback):
                     f"{trainer.ckpt_path} holds no optimiser state that this strategy can use: "
                     "go on with the strategy that wrote it, or with a checkpoint of more than weights"
                 )
+            # the checkpoint's would otherwise take the place of what the configuration says now
+            self._patience = {one: one.patience for one in trainer.callbacks if isinstance(one, EarlyStopping)}  # type: ignore[attr-defined]
         self._loader_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         self._step = checkpoint["global_step"]
 
@@ -65,6 +69,12 @@ class ExactResume(Callback):
         counts batches, whose size and number of processes may be others now; and it would take a run measured in
         steps through an empty epoch first, every later epoch then coming in the order of the one after it.
         """
+        if self._loader_states or self._step:
+            self._say_what_is_inexact(trainer)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare it
+            if isinstance(callback, EarlyStopping):
+                callback.patience = self._patience.get(callback, callback.patience)
+                trainer.should_stop |= callback.wait_count >= callback.patience
         loop = trainer.fit_loop
         epochs: list[Any] = [loop.epoch_progress.total, loop.epoch_progress.current]  # of another class than declared
         batches: Any = loop.epoch_loop.batch_progress.current
@@ -86,6 +96,12 @@ class ExactResume(Callback):
             loop._restarting = loop.epoch_loop.restarting = False
             loop.reset_restart_stage()
 
+    @staticmethod
+    def _say_what_is_inexact(trainer: Trainer) -> None:
+        loaders = CombinedLoader(trainer.train_dataloader).flattened
+        if not all(isinstance(loader, Loader) for loader in loaders):
+            rank_zero_info("resuming with a loader that is not of lt_cli.data: in another order, so not bit for bit")
+
     def _resume_in_batch_end(self, trainer: Trainer, *, other_batches: bool) -> None:
         """Lets the run go on with what follows a batch, its validation above all, which Lightning would leave out."""
         loop, batch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
@@ -103,6 +119,9 @@ class ExactResume(Callback):
         advance = batch_loop.advance
 
         def skip_the_batch(data_fetcher: Any) -> None:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare it
+                if isinstance(callback, GradientAccumulationScheduler):  # whose turn comes in whole epochs only
+                    callback.on_train_epoch_start(trainer, trainer.lightning_module)
             batch_loop.advance = advance  # type: ignore[method-assign]
             batch_loop.max_steps = self._max_steps
             batch_loop.val_loop.restarting = False
@@ -131,5 +150,5 @@ class ExactResume(Callback):
         self._in_batch_end = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What follows a batch is over."""
-        self._in_batch_end = False
+        """What follows a batch is over, unless something stopped the run within the epoch, which then goes on there."""
+        self._in_batch_end = not trainer.is_last_batch

@@ -25,22 +25,23 @@ class Watch(Callback):
     come between, which the resumed run then begins anew.
 
     Args:
-        checkpoints: Saves.
+        checkpoints: Saves; None where nothing shall be saved.
         signals: Hears.
     """
 
-    def __init__(self, checkpoints: Checkpoints, signals: Signals) -> None:
+    def __init__(self, checkpoints: Checkpoints | None, signals: Signals) -> None:
         """Watches nothing yet."""
         self.checkpoints, self.signals = checkpoints, signals
         self._agreement, self._losses = Agreement(), FiniteLoss()
         self._step = 0
-        self._stepped = self._together = False
+        self._stepped = self._together = self._asked_to_stop = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on signals wait for the end of a step."""
         self._step = trainer.global_step
         self.signals.waiting = self._stepped = True
-        self.signals.goes_on_from.append(self.checkpoints.path(trainer, "last"))
+        if self.checkpoints is not None:
+            self.signals.goes_on_from.append(self.checkpoints.path(trainer, "last"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -51,7 +52,8 @@ class Watch(Callback):
         self._stepped = self._step != step
         if isinstance(outputs, dict) and "loss" in outputs:
             self._losses.note(outputs["loss"], step)
-        due = self._stepped and self.checkpoints.due(trainer)
+        self._stop_between_steps(trainer)
+        due = self._stepped and self.checkpoints is not None and self.checkpoints.due(trainer)
         on_cpu = pl_module.device.type == "cpu"
         look = on_cpu or due or self._step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
         broken = self._losses.broken() if look else None
@@ -61,8 +63,13 @@ class Watch(Callback):
             raise self._broken(trainer, broken)
         if self._stepped and number:
             self._stop(trainer, number)
-        elif saves:
+        elif saves and self.checkpoints is not None:
             self.checkpoints.save_last(trainer)
+
+    def _stop_between_steps(self, trainer: Trainer) -> None:
+        """Whoever asks to stop within an accumulated step, as a time limit may, is heard after it."""
+        asked = trainer.should_stop or self._asked_to_stop
+        trainer.should_stop, self._asked_to_stop = asked and self._stepped, asked and not self._stepped
 
     def on_validation_batch_end(
         self,
@@ -85,13 +92,14 @@ class Watch(Callback):
             self._stop(trainer, number)
 
     def _stop(self, trainer: Trainer, number: int) -> None:
-        raise self.signals.stopped(number, trainer.global_step, self.checkpoints.save_last(trainer))
+        last = self.checkpoints.save_last(trainer) if self.checkpoints is not None else None
+        raise self.signals.stopped(number, f"stopped at step {trainer.global_step}", last)
 
     def _broken(self, trainer: Trainer, broken: tuple[int, float] | None) -> RunError:
-        last = self.checkpoints.path(trainer, "last")
+        last = self.checkpoints.path(trainer, "last") if self.checkpoints is not None else None
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         step, loss = broken or (trainer.global_step, float("nan"))
-        kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        kept = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint"
         return RunError(
             f"the loss is {loss} at step {step} (epoch {trainer.current_epoch}, learning rate {rate:.3g}): {kept}; "
             "try a lower --model.optimizer.lr, more --model.schedule.warmup_steps or --trainer.gradient_clip_val=1"

@@ -30,7 +30,7 @@ CHECKPOINT_FORMAT = 1
 
 def run_directory(trainer: Trainer) -> Path:
     """Where the run's files go, as the first process says; called on all processes, or it waits for them."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    return Path(trainer.strategy.broadcast(trainer.default_root_dir))
 
 
 def machine(trainer: Trainer) -> dict[str, Any]:

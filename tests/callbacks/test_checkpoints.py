@@ -1,5 +1,6 @@
 """best.ckpt and last.ckpt: when they are written, and what a resumed run makes of them. Epochs have 6 batches."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from contract_suite import ROOT
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from toys import NumberData, NumberTask, trainer
 
 from lt_cli.callbacks import checkpoints
@@ -227,6 +229,56 @@ def test_a_run_that_something_stops_leaves_its_last_step() -> None:
     assert one.global_step == content("last")["global_step"] == 4
     resumed, _ = fit((1.0, 2.0), ckpt_path=Path("checkpoints/last.ckpt"))
     assert len(resumed.lightning_module.rows["train"]) == 12 - 4
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("batch", [2, 3])
+def test_a_time_limit_within_an_epoch(batch: int, accumulate: int) -> None:
+    """The run goes on at the next batch; within an accumulated step it stops after that step."""
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            if args[-1] == batch:
+                trainer.should_stop = True
+
+    options: dict[str, Any] = {"accumulate_grad_batches": accumulate}
+    whole, _ = fit((1.0, 2.0), default_root_dir="whole", **options)
+    first, _ = fit((1.0, 2.0), Stop(), **options)
+    second, _ = fit((1.0, 2.0), ckpt_path=Path("checkpoints/last.ckpt"), **options)
+    rows = [one.lightning_module.rows["train"] for one in (first, second, whole)]
+    assert rows[0] + rows[1] == rows[2]
+    assert len(rows[0]) == (batch + 1 if accumulate == 1 else 4)
+    for name, weight in second.lightning_module.state_dict().items():
+        assert torch.equal(weight, whole.lightning_module.state_dict()[name]), name
+
+
+def test_max_time_is_such_a_limit() -> None:
+    """Lightning's own clock would stop behind who saves."""
+
+    class Slow(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            time.sleep(1.1 * (args[-1] == 2))
+
+    fit = ["fit", f"--config={ROOT / 'tests' / 'contract' / 'pixel_generation.yaml'}"]
+    whole = run([*fit, "--trainer.default_root_dir=whole"]).model.state_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lt_cli.callbacks.throughput.Throughput.on_train_batch_end", Slow.on_train_batch_end)
+        stopped = run([*fit, "--trainer.max_time=00:00:00:01"])
+    assert stopped.trainer.global_step == 2
+    resumed = run([*fit, "--ckpt_path=last", "--trainer.max_time=00:01:00:00"])
+    assert resumed.trainer.global_step == 8
+    for name, weight in resumed.model.state_dict().items():
+        assert torch.equal(weight, whole[name]), name
+
+
+def test_early_stopping_that_has_stopped_stays_stopped() -> None:
+    """Unless it is told to be more patient."""
+    scores = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    first, _ = fit(scores, EarlyStopping("val/loss", patience=2))
+    again, _ = fit(scores, EarlyStopping("val/loss", patience=2), ckpt_path=Path("checkpoints/last.ckpt"))
+    assert first.global_step == again.global_step == 18
+    more, _ = fit(scores, EarlyStopping("val/loss", patience=4), ckpt_path=Path("checkpoints/last.ckpt"))
+    assert more.global_step == 30
 
 
 def test_a_run_that_validation_stops_within_an_epoch_leaves_its_last_step() -> None:

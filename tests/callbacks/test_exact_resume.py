@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import CombinedLoader
 from toys import NumberData, NumberTask, trainer
 
@@ -24,11 +25,12 @@ class Save(Callback):
     """Saves after an optimiser step, as a callback at the end of a batch or of an epoch does."""
 
     def __init__(self, step: int, at_the_end: bool = False) -> None:
-        self.step, self.at_the_end = step, at_the_end
+        self.step, self.at_the_end, self.saved = step, at_the_end, False
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step and not self.at_the_end:
+        if trainer.global_step == self.step and not self.at_the_end and not self.saved:
             trainer.save_checkpoint(HALF)
+            self.saved = True
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == self.step and self.at_the_end:
@@ -112,6 +114,15 @@ class TestResume:
         resumed = fit(ckpt_path=HALF, **length)
         assert resumed.rows["train"] == whole.rows["train"][30:]
         assert resumed.drawn == whole.drawn[30:]
+        for name, weight in resumed.state_dict().items():
+            assert torch.equal(weight, whole.state_dict()[name]), name
+
+    @pytest.mark.parametrize("step", [7, 8, 9, 10])
+    def test_with_a_schedule_of_accumulation(self, step: int) -> None:
+        """Lightning sets it at the beginning of whole epochs only."""
+        whole = fit(GradientAccumulationScheduler({0: 1, 1: 3}))
+        fit(Save(step), GradientAccumulationScheduler({0: 1, 1: 3}))
+        resumed = fit(GradientAccumulationScheduler({0: 1, 1: 3}), ckpt_path=HALF)
         for name, weight in resumed.state_dict().items():
             assert torch.equal(weight, whole.state_dict()[name]), name
 

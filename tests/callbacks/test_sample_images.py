@@ -65,7 +65,7 @@ class TestFiles:
     def test_tensorboard(self) -> None:
         logger = TensorBoardLogger(".", "runs", "one")
         callback = SampleImages(num_samples=4, num_columns=2)
-        trainer(callback, max_epochs=2, logger=logger).fit(Painter(), NumberData())
+        trainer(callback, max_epochs=2, logger=logger, default_root_dir="runs/one").fit(Painter(), NumberData())
         logger.experiment.flush()
         events = EventAccumulator(logger.log_dir, size_guidance={"images": 0})
         events.Reload()

@@ -57,9 +57,16 @@ def test_the_step_the_rate_and_the_last_good_checkpoint_are_named(
 
 def test_before_there_is_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, "train", 1, math.nan)
-    with pytest.raises(RunError, match=r"the loss is nan at step 0 \(epoch 0, .*\): there is no checkpoint yet; "):
+    with pytest.raises(RunError, match=r"the loss is nan at step 0 \(epoch 0, .*\): there is no checkpoint; "):
         run(FIT)
     assert not list(Path().rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("option", ["--trainer.enable_checkpointing=false", "--trainer.fast_dev_run=3"])
+def test_where_nothing_is_saved(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "train", 1, math.nan)
+    with pytest.raises(RunError, match=r"the loss is nan at step .*there is no checkpoint; "):
+        run([*FIT, option])
 
 
 def test_weights_that_are_no_numbers_are_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
