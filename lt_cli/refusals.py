@@ -57,7 +57,7 @@ def refusals_of(option: str) -> Iterator[None]:
     """Within it, what a class that an option chose does not accept is a mistake in that option."""
     try:
         yield
-    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ArithmeticError, TypeError, ValueError, RuntimeError) as error:
         raise as_mistake(error, option) from error
 
 

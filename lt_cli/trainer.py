@@ -12,7 +12,7 @@ from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.checkpoint_io import CheckpointIO
 from lt_cli.errors import UserError
 from lt_cli.loggers import run_loggers
-from lt_cli.refusals import as_mistake
+from lt_cli.refusals import as_mistake, refusals_of
 
 COUNTED = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
 """Lightning divides by these without a look."""
@@ -39,8 +39,9 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
         added.append(LearningRateMonitor("step"))
     if options["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
         added.append(RichProgressBar(refresh_rate=10))
-    if options["max_time"] is not None:  # Lightning would put its clock behind who saves
-        given = [*given, Timer(options["max_time"])]
+    if (limit := options["max_time"]) is not None:  # Lightning would put its clock behind who saves
+        with refusals_of(f"--trainer.max_time={limit}"):
+            given = [*given, Timer(limit)]
     ours = {
         "max_time": None,
         "logger": logger,

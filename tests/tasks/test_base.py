@@ -258,5 +258,5 @@ def test_evaluating_leaves_each_part_in_its_mode() -> None:
 
 def test_run_directory(tmp_path: Path) -> None:
     assert run_directory(Trainer(default_root_dir=tmp_path, logger=False)) == tmp_path
-    logger = CSVLogger(tmp_path, "name", "version")
-    assert run_directory(Trainer(logger=logger)) == tmp_path / "name" / "version"
+    logger = CSVLogger("elsewhere", "name", "version")
+    assert run_directory(Trainer(default_root_dir=tmp_path, logger=logger)) == tmp_path, "whatever the logger"
