@@ -18,10 +18,17 @@ def out_of_memory(error: BaseException) -> bool:
     return on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
+def _lost_worker(error: BaseException) -> bool:
+    """Whether a process that fetches batches was killed, which torch says in a plain RuntimeError."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+
+
 def is_refusal(error: BaseException) -> bool:
     """Whether a library refuses what it was told, or memory ends; anything else is a defect."""
     if isinstance(error, UserError):
         return False
+    if _lost_worker(error):
+        return True
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     told = isinstance(error, ValueError | RuntimeError) and not {"lightning", "optim"}.isdisjoint(raised_in.parts)
     return isinstance(error, MisconfigurationException) or told or out_of_memory(error)
@@ -48,6 +55,8 @@ def as_mistake(error: BaseException, where: str = "") -> UserError:
         size = re.search(r"allocate ([\d.]+ \w+)", text)
         missing = f" for another {size[1]}" if size else ""
         return RunError(f"there is not enough memory{missing}: make the model or --data.batch_size smaller")
+    if _lost_worker(error):
+        return RunError(f"{text.rstrip('.')}: it may have run out of memory; use fewer --data.num_workers, or 0")
     line = text.partition("\n")[0] or type(error).__name__
     return UserError(f"{where}: {line}" if where else line)
 

@@ -271,6 +271,18 @@ class TestMain:
         monkeypatch.setattr("lt_cli.cli.arrange", interrupt)
         assert shell(*FIT) == (130, "")
 
+    def test_a_process_that_was_killed(self, shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def lose(*args: object) -> None:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+        monkeypatch.setattr("lt_cli.tasks.pixel_generation.PixelGeneration.step", lose)
+        code, errors = shell(*FIT)
+        assert code == 1
+        assert errors.splitlines()[-1].startswith(
+            "error: DataLoader worker (pid 7) is killed by signal: Killed: it may"
+        )
+        assert "Traceback" not in errors
+
     def test_a_defect_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What the user cannot mend keeps its traceback."""
 

@@ -4,7 +4,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 
 from lt_cli.data.base import Loader, run_seed
@@ -96,8 +101,12 @@ class ExactResume(Callback):
             loop._restarting = loop.epoch_loop.restarting = False
             loop.reset_restart_stage()
 
-    @staticmethod
-    def _say_what_is_inexact(trainer: Trainer) -> None:
+    def _say_what_is_inexact(self, trainer: Trainer) -> None:
+        """Lightning's own callbacks of this kind act at the beginning of epochs, which a resume within one has not."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare it
+            if self._resumes_in_batch_end and isinstance(callback, StochasticWeightAveraging | BaseFinetuning):
+                name = type(callback).__name__
+                rank_zero_info(f"resuming within an epoch, of which {name} takes no note: not bit for bit")
         loaders = CombinedLoader(trainer.train_dataloader).flattened
         if not all(isinstance(loader, Loader) for loader in loaders):
             rank_zero_info("resuming with a loader that is not of lt_cli.data: in another order, so not bit for bit")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from lightning.pytorch.utilities import CombinedLoader
 from toys import NumberData, NumberTask, trainer
 
@@ -125,6 +125,14 @@ class TestResume:
         resumed = fit(GradientAccumulationScheduler({0: 1, 1: 3}), ckpt_path=HALF)
         for name, weight in resumed.state_dict().items():
             assert torch.equal(weight, whole.state_dict()[name]), name
+
+    @pytest.mark.parametrize("at_the_end", [False, True])
+    def test_what_cannot_be_exact_is_said(self, at_the_end: bool, caplog: pytest.LogCaptureFixture) -> None:
+        fit(Save(12, at_the_end), StochasticWeightAveraging(0.1, swa_epoch_start=2))
+        with caplog.at_level("INFO"):
+            fit(StochasticWeightAveraging(0.1, swa_epoch_start=2), ckpt_path=HALF)
+        said = "resuming within an epoch, of which StochasticWeightAveraging takes no note: not bit for bit"
+        assert (said in caplog.text) != at_the_end
 
     def test_without_a_schedule(self) -> None:
         whole = fit(Save(4), schedule=None)
