@@ -26,8 +26,8 @@ EVERYTHING = [
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("options", [["--trainer.max_steps=40", "--trainer.max_epochs=-1"], EVERYTHING])
 def test_kills_at_random_moments(config: Path, options: list[str]) -> None:
-    tally = json.loads(finished(python("kills.py", config, "5", "0", *options)).splitlines()[-1])
-    assert tally["kills"] >= 5
+    tally = json.loads(finished(python("kills.py", config, "3", "0", *options)).splitlines()[-1])
+    assert tally["kills"] >= 3
     harm = ("damaged_checkpoints", "bytes_lost", "different_weights", "wrong_exits")
     assert {name: tally[name] for name in harm} == dict.fromkeys(harm, 0)
 
