@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import pickle
 import re
 import zipfile
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from lt_cli import shards
 from lt_cli.errors import RunError, UserError
+from lt_cli.files import written_whole
 from lt_cli.runs import run_of
-from lt_cli.shards import sync
 from lt_cli.tasks.base import CHECKPOINT_FORMAT
 
 
@@ -33,18 +32,11 @@ class CheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
-        part = target.with_name(target.name + ".part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with written_whole(target) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-            sync(target.parent)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            with contextlib.suppress(OSError):
-                part.unlink()
             if isinstance(error.__context__, SystemExit | KeyboardInterrupt):
                 raise error.__context__ from None  # a second Ctrl-C, which torch's writer wraps
             cause = error if isinstance(error, OSError) else error.__context__ or error

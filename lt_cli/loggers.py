@@ -10,6 +10,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from lt_cli.files import written_whole
+
 
 class AppendingWriter(ExperimentWriter):
     """Lightning's writer of metrics.csv, less the deletion of what an earlier session wrote.
@@ -32,7 +34,8 @@ class AppendingWriter(ExperimentWriter):
             rank_zero_warn(f"{path} could not be read ({error}): it is {damaged.name} now, and a new one begins")
             return
         if whole != content:
-            replace_file(path, whole)
+            with written_whole(path) as file:
+                file.write(whole)
 
     def save(self) -> None:
         """Writes the lines that wait, in a directory that is made again where it vanished."""
@@ -54,14 +57,8 @@ class AppendingWriter(ExperimentWriter):
         writer = csv.DictWriter(text, fieldnames=fieldnames, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-        replace_file(path, text.getvalue().encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Puts a file in another's place in one step."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+        with written_whole(path) as whole:
+            whole.write(text.getvalue().encode())
 
 
 class AppendingCSVLogger(CSVLogger):

@@ -6,7 +6,7 @@ import logging
 import pkgutil
 import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info
@@ -52,9 +52,26 @@ LOG.addHandler(LeftOut())
 class Parser(LightningArgumentParser):
     """Lightning's parser, less abbreviations, and with errors that are one line and exceptions."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Takes whole names only, also within classes, whose parsers jsonargparse makes from this one."""
-        super().__init__(*args, **{**kwargs, "allow_abbrev": False, "logger": LOG})
+    # Properties, as jsonargparse makes parsers of this class for each class within, and says otherwise of both.
+
+    @property
+    def allow_abbrev(self) -> bool:
+        """Whole names only."""
+        return False
+
+    @allow_abbrev.setter
+    def allow_abbrev(self, value: bool) -> None:
+        """Stays as it is."""
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Ours, which says what a change of class leaves out."""
+        return LOG
+
+    @logger.setter
+    def logger(self, value: object) -> None:
+        """Stays as it is."""
+        self._logger = LOG
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises what the user did wrong, without the usage of five hundred options."""

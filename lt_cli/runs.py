@@ -12,10 +12,10 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from lt_cli.errors import UserError
+from lt_cli.shards import holds_shards
 
 RUNS = "runs"
 """Where runs go unless ``--trainer.default_root_dir`` says otherwise: <root>/<config's name>/<time>/."""
-
 
 Location = Path | str
 """A file here, or an address that fsspec knows, such as s3://bucket/last.ckpt."""
@@ -40,7 +40,7 @@ def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Locati
         found = _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
         return found or (find("last", root, name) if which == "best" else None)
     path = Path(which).expanduser()
-    if path.is_dir() and not (path / "meta.pt").is_file():  # which would be shards
+    if path.is_dir() and not holds_shards(path):
         best, last = (path.glob(f"**/checkpoints/{name}.ckpt") for name in ("best", "last"))
         return _newest(best) or _newest(last)
     return path
@@ -65,8 +65,9 @@ def _sessions(path: Path) -> Iterator[dict[str, Any]]:
 
 def _began(path: Path) -> tuple[str, int]:
     """When the run of a checkpoint began: the time that it is named by, and its number among those of one second."""
-    stamp, number = re.fullmatch(r"(.*?_\d\d-\d\d-\d\d)?-?(.*)", path.parent.parent.name).groups()  # type: ignore[union-attr]
-    return (stamp, int(number or 1)) if stamp and number.isdigit() | (not number) else (path.parent.parent.name, 1)
+    name = path.parent.parent.name
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)-(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, 1)
 
 
 def _newest(paths: Iterable[Path]) -> Path | None:
@@ -98,7 +99,7 @@ def new_run(parent: Path) -> Path:
 
 
 def run_for(ckpt_path: Location | None, parent: Path) -> Path:
-    """The run of a checkpoint, or a new one, made by the first process: Lightning tells its answer to the others."""
+    """The run of a checkpoint, or a new one, which the first process makes and ``run_directory`` tells the others."""
     if ckpt_path is not None and (run := run_of(ckpt_path)) is not None:
         return run
     return new_run(parent) if getattr(rank_zero_only, "rank", 0) == 0 else parent / "run"

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lt_cli.callbacks.checkpoints import Checkpoints
 from lt_cli.callbacks.freeze import Freeze
 from lt_cli.callbacks.prediction_writer import PredictionWriter
+from lt_cli.callbacks.run_lock import RunLock
 from lt_cli.callbacks.sample_images import SampleImages
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.watch import Watch
@@ -33,9 +34,10 @@ def callbacks(config: Any, signals: Signals, *, saving: bool, record: list[Callb
         config: The subcommand's part of the configuration, its parts built.
         signals: Hears what may end the run.
         saving: Whether checkpoints are written.
-        record: Callbacks that write down what is run.
+        record: Callbacks that write down what is run; where there are any, the run's directory is held.
     """
     always: list[Callback] = [config[name] for name in FLAGS if config[name] is not None]
     always += [config.predictions, Throughput()]
     always.append(Watch(config.checkpoints if saving else None, signals))
-    return [*always, *([config.checkpoints] if saving else []), *record]
+    held = [RunLock()] if record else []
+    return [*held, *always, *([config.checkpoints] if saving else []), *record]

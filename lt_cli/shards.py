@@ -4,11 +4,9 @@ Shards go into a directory of their own, which a list of sizes and checksums com
 links, which change in one step.
 """
 
-import contextlib
 import inspect
 import io
 import json
-import os
 import pickle
 import shutil
 import uuid
@@ -28,12 +26,18 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 from lt_cli.errors import RunError
+from lt_cli.files import sync
 
 MANIFEST = "checksums.json"
 BESIDES = "meta.pt"
 """Where Lightning puts all that is neither weights nor optimiser state."""
 
 Summary = dict[str, tuple[int, int]]
+
+
+def holds_shards(directory: Path) -> bool:
+    """Whether a directory is a checkpoint."""
+    return (directory / BESIDES).is_file()
 
 
 def writes_shards(strategy: Strategy) -> bool:
@@ -93,16 +97,6 @@ def collect(parent: Path) -> None:
     for old in parent.glob("*.shards"):
         if old.resolve() not in meant:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Makes a file, or a name in a directory, survive a power cut, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read(directory: Path, *, weights: bool) -> dict[str, Any]:

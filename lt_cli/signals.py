@@ -44,9 +44,9 @@ class Signals:
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Listens for a while, where this is the main thread, which alone may; what a shell ignores stays ignored."""
-        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *([signal.SIGUSR1] if slurm_job() else [])]
-        if threading.current_thread() is not threading.main_thread():
-            numbers = []
+        names = ["SIGINT", "SIGTERM", "SIGHUP", *(["SIGUSR1"] if slurm_job() else [])]
+        here = threading.current_thread() is threading.main_thread()
+        numbers = [getattr(signal, name) for name in names if here and hasattr(signal, name)]  # Windows has two
         handlers = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
         for number in handlers:
             signal.signal(number, self._receive)
@@ -73,7 +73,7 @@ class Signals:
             message: How far the run came.
             last: What it goes on from, if there is anything.
         """
-        if number == signal.SIGUSR1 and (job := slurm_job()):
+        if (job := slurm_job()) and number == signal.SIGUSR1:
             message += f"; {_requeue(job)}"
         return Stopped(number, message + (f"; go on with: {resume_command(last)}" if last else ""))
 

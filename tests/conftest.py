@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract_suite import finished, python
+from contract_suite import in_two_processes
 
 from lt_cli.data.images import ImageSet, TorchvisionImages
 
@@ -61,13 +61,4 @@ def offline_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every contract's fit and predict under DDP: one start of two processes for all of them."""
-    root = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    processes = [
-        python("two_processes.py", root, RANK=str(i), LOCAL_RANK=str(i), NODE_RANK="0", **place) for i in (0, 1)
-    ]
-    for process in processes:
-        finished(process, timeout=300)
-    return root
+    return in_two_processes("two_processes.py", tmp_path_factory.mktemp("two"))

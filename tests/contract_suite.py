@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,6 +64,17 @@ def finished(process: subprocess.Popen[str], timeout: float = 120) -> str:
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, output
     return output
+
+
+def in_two_processes(script: str, root: Path) -> Path:
+    """Runs a script of this directory as both processes of a group, and returns the directory that it worked in."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    processes = [python(script, root, RANK=str(i), LOCAL_RANK=str(i), NODE_RANK="0", **place) for i in (0, 1)]
+    for process in processes:
+        finished(process, timeout=300)
+    return root
 
 
 def kill_when(process: subprocess.Popen[str], pattern: str, number: int = signal.SIGKILL) -> Path:

@@ -699,6 +699,8 @@ def of_checkpoint(says: str, before: Callable[[], object], *options: str, comman
 
 
 WHOLE = CHECKPOINTS["pixel_generation"].read_bytes()
+SOUND = save("mine.ckpt", golden("pixel_generation"))
+"""Where it is the options that are wrong."""
 FILES = [
     of_checkpoint("mine.ckpt is truncated or no checkpoint: …", save("mine.ckpt", b"")),
     of_checkpoint("mine.ckpt is truncated or no checkpoint: …", save("mine.ckpt", WHOLE[:1000])),
@@ -754,23 +756,23 @@ FILES = [
     ),
     of_checkpoint(
         "the checkpoint mine.ckpt is of another model: …",
-        save("mine.ckpt", golden("pixel_generation")),
+        SOUND,
         "--model.backbone.num_layers=1",
     ),
     of_checkpoint(
         "the checkpoint mine.ckpt is of another model: …",
-        save("mine.ckpt", golden("pixel_generation")),
+        SOUND,
         "--model.backbone.embed_dim=4",
     ),
     of_checkpoint(
         "the palette has 6 colours, the run that goes on learned 5: set "
         "--data.palette.num_colors=5, or start a new run",
-        save("mine.ckpt", golden("pixel_generation")),
+        SOUND,
         "--data.palette.num_colors=6",
     ),
     of_checkpoint(
         "keep_rows (4) must be less than the pictures' height (4)",
-        save("mine.ckpt", golden("pixel_generation")),
+        SOUND,
         "--model.keep_rows=4",
         command="predict",
     ),

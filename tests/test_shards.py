@@ -4,14 +4,13 @@ import json
 import os
 import pickle
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from contract_suite import CONFIGS, assert_same_weights, finished, only_run, python
+from contract_suite import CONFIGS, assert_same_weights, in_two_processes, only_run
 from torch.distributed import checkpoint as dcp
 
 from lt_cli import shards
@@ -27,16 +26,7 @@ NAME = "pixel_generation"
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What sharded_processes.py leaves."""
-    root = tmp_path_factory.mktemp("sharded")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    processes = [
-        python("sharded_processes.py", root, RANK=str(i), LOCAL_RANK=str(i), NODE_RANK="0", **place) for i in (0, 1)
-    ]
-    for process in processes:
-        finished(process, timeout=200)
-    return root
+    return in_two_processes("sharded_processes.py", tmp_path_factory.mktemp("sharded"))
 
 
 @pytest.fixture

@@ -109,37 +109,29 @@ def test_wherever_it_arrives(place: str, length: str, sending: Callable[[Sender]
     assert_same_weights(weights(last.with_name("best.ckpt")), weights(best))
 
 
-def test_in_validation_within_an_epoch(sending: Callable[[Sender], None]) -> None:
-    fit = [*FIT, "--trainer.val_check_interval=4", "--trainer.num_sanity_val_steps=0"]
-    whole = run([*fit, "--trainer.default_root_dir=whole"]).model.state_dict()
-    sending(Sender("on_validation_batch_end", 1))
-    assert "stopped at step 2; " in stopped([*fit, "--trainer.default_root_dir=broken"]).message
-    resumed = run([*fit, "--trainer.default_root_dir=broken", "--ckpt_path=last"])
-    assert_same_weights(resumed.model.state_dict(), whole)
-    assert scores("broken") == scores("whole")
-    assert len(scores("whole")) == 4
+VALIDATIONS = {
+    "within an epoch": ("--trainer.val_check_interval=4", 2, 4),
+    "within an accumulated step, whose gradients are in no checkpoint": ("--trainer.val_check_interval=3", 2, 4),
+    "of averaged weights, which Lightning puts in the trained ones' place": (
+        "--trainer.callbacks+=EMAWeightAveraging",
+        4,
+        2,
+    ),
+}
+"""An option, the optimiser step after which the run then ends, and how many validations a whole run has."""
 
 
-def test_in_validation_within_an_accumulated_step(sending: Callable[[Sender], None]) -> None:
-    """The gradients gathered so far are in no checkpoint: the step is finished first."""
-    fit = [*FIT, "--trainer.val_check_interval=3", "--trainer.num_sanity_val_steps=0"]
-    whole = run([*fit, "--trainer.default_root_dir=whole"]).model.state_dict()
-    sending(Sender("on_validation_batch_end", 1))
-    assert "stopped at step 2; " in stopped([*fit, "--trainer.default_root_dir=broken"]).message
-    resumed = run([*fit, "--trainer.default_root_dir=broken", "--ckpt_path=last"])
-    assert_same_weights(resumed.model.state_dict(), whole)
-    assert scores("broken") == scores("whole")
-
-
-def test_while_validating_averaged_weights(sending: Callable[[Sender], None]) -> None:
-    """Lightning's EMA puts the average in the weights' place meanwhile."""
-    fit = [*FIT, "--trainer.callbacks+=EMAWeightAveraging", "--trainer.num_sanity_val_steps=0"]
+@pytest.mark.parametrize("kind", VALIDATIONS)
+def test_in_a_validation(kind: str, sending: Callable[[Sender], None]) -> None:
+    option, step, validations = VALIDATIONS[kind]
+    fit = [*FIT, option, "--trainer.num_sanity_val_steps=0"]
     whole = run([*fit, "--trainer.default_root_dir=whole"]).model.state_dict()
     sending(Sender("on_validation_batch_start", 1))
-    stopped([*fit, "--trainer.default_root_dir=broken"])
+    assert f"stopped at step {step}; " in stopped([*fit, "--trainer.default_root_dir=broken"]).message
     resumed = run([*fit, "--trainer.default_root_dir=broken", "--ckpt_path=last"])
     assert_same_weights(resumed.model.state_dict(), whole)
     assert scores("broken") == scores("whole")
+    assert len(scores("whole")) == validations
 
 
 @pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_sanity_check_start", "on_validation_batch_start"])

@@ -8,21 +8,15 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lt_cli.data.base import run_seed
-from lt_cli.errors import UserError
 from lt_cli.signals import slurm_job
 from lt_cli.tasks.base import machine, run_directory
 from lt_cli.version import VERSION
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 PACKAGES = ("torch", "lightning", "jsonargparse", "transformers", "torchvision", "datasets", "torchmetrics", "numpy")
 
@@ -39,26 +33,12 @@ class SessionRecord(Callback):
     def __init__(self, command: list[str], resumed_from: Path | str | None = None, changes: Sequence[str] = ()) -> None:
         """Writes nothing yet."""
         self.command, self.resumed_from, self.changes = command, resumed_from, changes
-        self._lock: TextIO | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Speaks and writes on the first process, before anything can go wrong."""
         for change in self.changes:
             rank_zero_info(f"resuming with {change}")
         self._write(trainer, run_directory(trainer))
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lets go of the directory."""
-        self._release()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lets go of the directory, as no teardown follows."""
-        self._release()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
 
     @rank_zero_only
     def _write(self, trainer: Trainer, run: Path) -> None:
@@ -74,30 +54,11 @@ class SessionRecord(Callback):
             "slurm_job": slurm_job(),
         }
         run.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(run)
         last = run / "checkpoints" / "last.ckpt"
         if self.resumed_from and Path(self.resumed_from).parent == last.parent and self.resumed_from != last:
             rank_zero_info(f"going on from {self.resumed_from}: {last} will be replaced")
         with (run / "sessions.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-
-
-def _locked(run: Path) -> TextIO | None:
-    """A hold on the run's directory, which ends with the process however that ends.
-
-    Raises:
-        UserError: If another process trains there: both would write the same files.
-    """
-    if fcntl is None:
-        return None
-    hold = (run / ".lock").open("w", encoding="utf-8")
-    try:
-        fcntl.lockf(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"another process is training in {run}: wait for it, or stop it first") from error
-    except OSError:
-        pass  # this file system knows no locks
-    return hold
 
 
 def git_state() -> dict[str, Any] | None:

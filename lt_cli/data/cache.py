@@ -3,7 +3,6 @@
 Two runs that start at once compute twice and write the same; a damaged file is computed anew.
 """
 
-import contextlib
 import os
 import uuid
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from lt_cli.files import written_whole
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,17 +35,10 @@ def cached(name: str, digest: str, compute: Callable[[], Arrays], directory: Pat
         except Exception as error:  # damaged files fail in many ways
             rank_zero_warn(f"computing the {name} anew, as {path} is damaged: {error}")
     arrays = compute()
-    part = path.with_suffix(f".{uuid.uuid4().hex}.part")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
+        with written_whole(path, part=f".{uuid.uuid4().hex}.part") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs take the names for options
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
         rank_zero_info(f"the {name} is not kept for the next run: {error}")
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
     return arrays
