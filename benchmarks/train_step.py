@@ -1,0 +1,187 @@
+"""One training step of image GPT beside the same model of transformers: time, arithmetic rate, memory, half precision.
+
+    python benchmarks/train_step.py
+
+Sizes: (a) 16 wide, 2 heads, 8 layers, 16 colours, 784 pixels; (b) 256 wide, 8 heads, 8 layers, 512 colours, 1024 pixels.
+"""
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from interleaved import Report, Row, interleave
+from torch import Tensor, nn
+
+from lt_cli.backbones.gpt import GPT
+from lt_cli.optim import parameter_groups
+from lt_cli.tasks.pixel_generation import pixel_loss, with_start
+
+SIZES = {
+    "(a)": {"vocab_size": 16, "max_seq_len": 784, "embed_dim": 16, "num_heads": 2, "num_layers": 8},
+    "(b)": {"vocab_size": 512, "max_seq_len": 1024, "embed_dim": 256, "num_heads": 8, "num_layers": 8},
+}
+BATCH_SIZES = {"(a)": 8, "(b)": 4}
+Step = Callable[[], float]
+
+
+def batch_of(size: str) -> Tensor:
+    """Random tokens (B, T)."""
+    shape = (BATCH_SIZES[size], SIZES[size]["max_seq_len"])
+    return torch.randint(SIZES[size]["vocab_size"], shape, generator=torch.Generator().manual_seed(0))
+
+
+def stepper(model: nn.Module, loss: Callable[[], Tensor], groups: object, *, bf16: bool = False) -> Step:
+    """Forward, backward, AdamW."""
+    optimizer = torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)  # type: ignore[arg-type]
+
+    def step() -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            value = loss()
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return value.item()
+
+    model.train()
+    return step
+
+
+def ours(size: str, *, bf16: bool = False) -> Step:
+    """Image GPT, as the shipped configurations build it."""
+    torch.manual_seed(0)
+    backbone, tokens = GPT(**SIZES[size]), batch_of(size)  # type: ignore[arg-type]
+    inputs = with_start(backbone, tokens)
+    return stepper(
+        backbone, lambda: pixel_loss(backbone, backbone(inputs), tokens), parameter_groups(backbone), bf16=bf16
+    )
+
+
+def transformers_gpt2(size: str, *, bf16: bool = False) -> Step:
+    """GPT-2 with the same sizes, no dropout, and torch's fused attention."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = SIZES[size]
+    config = GPT2Config(
+        vocab_size=sizes["vocab_size"] + 1,
+        n_positions=sizes["max_seq_len"],
+        n_embd=sizes["embed_dim"],
+        n_head=sizes["num_heads"],
+        n_layer=sizes["num_layers"],
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+        attn_pdrop=0.0,
+        use_cache=False,
+    )
+    return _transformers(GPT2LMHeadModel(config), size, bf16)
+
+
+def transformers_image_gpt(size: str, *, bf16: bool = False) -> Step:
+    """Image GPT of transformers with the same sizes, without dropout."""
+    from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
+
+    sizes = SIZES[size]
+    config = ImageGPTConfig(
+        vocab_size=sizes["vocab_size"] + 1,
+        n_positions=sizes["max_seq_len"],
+        n_embd=sizes["embed_dim"],
+        n_head=sizes["num_heads"],
+        n_layer=sizes["num_layers"],
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+        attn_pdrop=0.0,
+        use_cache=False,
+    )
+    return _transformers(ImageGPTForCausalImageModeling(config), size, bf16)
+
+
+def _transformers(model: nn.Module, size: str, bf16: bool) -> Step:
+    tokens = batch_of(size)
+    inputs = torch.cat([torch.full_like(tokens[:, :1], SIZES[size]["vocab_size"]), tokens[:, :-1]], dim=1)
+
+    def loss() -> Tensor:
+        return F.cross_entropy(model(inputs).logits.flatten(0, 1), tokens.flatten())
+
+    return stepper(model, loss, model.parameters(), bf16=bf16)
+
+
+def matrix_flop(size: str) -> float:
+    """Floating-point operations of the matrix products of a step, as the model's formulas ask for them.
+
+    6 per weight and token, and of causal attention half of 12 T D per token and layer.
+    """
+    sizes = SIZES[size]
+    width, length, layers = sizes["embed_dim"], sizes["max_seq_len"], sizes["num_layers"]
+    weights = 12 * layers * width**2 + width * sizes["vocab_size"]
+    return BATCH_SIZES[size] * length * (6 * weights + 6 * layers * length * width)
+
+
+def sgemm() -> Callable[[], object]:
+    """2e10 floating-point operations in one product of square matrices."""
+    a, b = torch.randn(2154, 2154), torch.randn(2154, 2154)
+    return lambda: a @ b
+
+
+def peak_memory(make: Callable[[str], Step], size: str) -> float:
+    """MiB that a step adds to a process of its own, beyond weights, gradients, optimiser and libraries."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_measure_memory, args=(make, size, sender))
+    child.start()
+    child.join()
+    return float(receiver.recv())
+
+
+def _measure_memory(make: Callable[[str], Step], size: str, sender: object) -> None:
+    """Compares the process's peak with what it holds while no step runs; the first, of one row, warms everything up."""
+    torch.set_num_threads(1)
+    full = BATCH_SIZES[size]
+    BATCH_SIZES[size] = 1
+    make(size)()
+    BATCH_SIZES[size] = full
+    step = make(size)
+    with open("/proc/self/statm") as file:
+        before = int(file.read().split()[1]) * resource.getpagesize()
+    step()
+    sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20)  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """All rows."""
+    report = Report("train_step", (__doc__ or "").partition("\n")[0])
+    goals = {"(a)": (1.10, 4.0, 1.5), "(b)": (1.15, 2.5, 1.9)}
+    for size, (over_gpt2, over_image_gpt, over_float32) in goals.items():
+        makers = {
+            "lt_cli": ours,
+            "transformers GPT2": transformers_gpt2,
+            "transformers ImageGPT": transformers_image_gpt,
+        }
+        contestants: dict[str, Callable[[], object]] = {name: make(size) for name, make in makers.items()}
+        contestants |= {"bf16": ours(size, bf16=True), "sgemm": sgemm()}
+        seconds = interleave(contestants, report.rounds)
+        report.faster(f"train step {size}, float32", seconds, "lt_cli", "transformers GPT2", over_gpt2)
+        report.faster(f"train step {size}, float32", seconds, "lt_cli", "transformers ImageGPT", over_image_gpt)
+        report.faster(f"train step {size}, bf16", seconds, "bf16", "lt_cli", over_float32)
+        if size == "(b)":
+            rate, limit = matrix_flop(size) / seconds["lt_cli"], 2 * 2154**3 / seconds["sgemm"]
+            report.at_least("arithmetic rate (b), of sgemm's", 100 * rate / limit, 70, "%")
+            memory = {name: peak_memory(make, size) for name, make in list(makers.items())[:2]}
+            share = memory["lt_cli"] / memory["transformers GPT2"]
+            units = [f"{value:,.0f} MiB" for value in memory.values()]
+            report.add(
+                Row("memory of a step (b)", units[0], "transformers GPT2", units[1], 1 / share, "≤ 0.5×", share <= 0.5)
+            )
+        report.at_most(f"loss {size} after 100 steps, bf16", loss_difference(size), 1, "% from float32's")
+    report.finish()
+
+
+def loss_difference(size: str) -> float:
+    """Per cent between the losses in bf16 and float32 after 100 steps on one batch, which is learned by heart."""
+    steps = [ours(size), ours(size, bf16=True)]
+    losses = [[step() for step in steps] for _ in range(100)][-1]
+    return 100 * abs(losses[1] / losses[0] - 1)
+
+
+if __name__ == "__main__":
+    main()
