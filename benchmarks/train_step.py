@@ -2,12 +2,13 @@
 
     python benchmarks/train_step.py
 
-Sizes: (a) 16 wide, 2 heads, 8 layers, 16 colours, 784 pixels; (b) 256 wide, 8 heads, 8 layers, 512 colours, 1024 pixels.
+Sizes: (a) 16 wide, 2 heads, 8 layers, 16 colours, 784 pixels; (b) 256 wide, 8 heads, 8 layers, 512 colours, 1024.
 """
 
 import multiprocessing
 import resource
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,52 +59,46 @@ def ours(size: str, *, bf16: bool = False) -> Step:
     )
 
 
-def transformers_gpt2(size: str, *, bf16: bool = False) -> Step:
-    """GPT-2 with the same sizes, no dropout, and torch's fused attention."""
+def transformers_config(cls: Any, size: str) -> Any:
+    """A configuration of transformers' GPT-2 or ImageGPT with the same sizes, a start token and no dropout."""
+    sizes = SIZES[size]
+    return cls(
+        vocab_size=sizes["vocab_size"] + 1,
+        n_positions=sizes["max_seq_len"],
+        n_embd=sizes["embed_dim"],
+        n_head=sizes["num_heads"],
+        n_layer=sizes["num_layers"],
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def transformers_gpt2(size: str) -> Step:
+    """GPT-2, with torch's fused attention."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    sizes = SIZES[size]
-    config = GPT2Config(
-        vocab_size=sizes["vocab_size"] + 1,
-        n_positions=sizes["max_seq_len"],
-        n_embd=sizes["embed_dim"],
-        n_head=sizes["num_heads"],
-        n_layer=sizes["num_layers"],
-        embd_pdrop=0.0,
-        resid_pdrop=0.0,
-        attn_pdrop=0.0,
-        use_cache=False,
-    )
-    return _transformers(GPT2LMHeadModel(config), size, bf16)
+    return transformers_step(GPT2LMHeadModel(transformers_config(GPT2Config, size)), size)
 
 
-def transformers_image_gpt(size: str, *, bf16: bool = False) -> Step:
-    """Image GPT of transformers with the same sizes, without dropout."""
+def transformers_image_gpt(size: str) -> Step:
+    """Image GPT of transformers, whose attention is not fused."""
     from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 
-    sizes = SIZES[size]
-    config = ImageGPTConfig(
-        vocab_size=sizes["vocab_size"] + 1,
-        n_positions=sizes["max_seq_len"],
-        n_embd=sizes["embed_dim"],
-        n_head=sizes["num_heads"],
-        n_layer=sizes["num_layers"],
-        embd_pdrop=0.0,
-        resid_pdrop=0.0,
-        attn_pdrop=0.0,
-        use_cache=False,
-    )
-    return _transformers(ImageGPTForCausalImageModeling(config), size, bf16)
+    return transformers_step(ImageGPTForCausalImageModeling(transformers_config(ImageGPTConfig, size)), size)
 
 
-def _transformers(model: nn.Module, size: str, bf16: bool) -> Step:
+def transformers_step(model: nn.Module, size: str) -> Step:
+    """The same loss from a model that takes input_ids and gives logits."""
     tokens = batch_of(size)
     inputs = torch.cat([torch.full_like(tokens[:, :1], SIZES[size]["vocab_size"]), tokens[:, :-1]], dim=1)
 
     def loss() -> Tensor:
-        return F.cross_entropy(model(inputs).logits.flatten(0, 1), tokens.flatten())
+        return F.cross_entropy(model(inputs, use_cache=False).logits.flatten(0, 1), tokens.flatten())
 
-    return stepper(model, loss, model.parameters(), bf16=bf16)
+    return stepper(model, loss, model.parameters())
 
 
 def matrix_flop(size: str) -> float:

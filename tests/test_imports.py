@@ -10,7 +10,7 @@ LEAVES = {"errors", "files", "refusals", "version", "pictures"}
 """Modules that import nothing of ours but errors; anyone may use them."""
 
 ALLOWED = {
-    "backbones": {"backbones.base"},
+    "backbones": {"backbones.attention", "backbones.base"},
     "data": {"data.base", "data.cache", "data.images", "data.palette"},
     "tasks": {"backbones.base", "data.base", "generation", "metrics", "optim", "tasks.base", "tasks.pixel_generation"},
     "callbacks": {"callbacks", "data.base", "shards", "signals", "tasks.base"},

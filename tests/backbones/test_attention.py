@@ -1,0 +1,68 @@
+"""Causal attention against a plain softmax over a mask, with its gradients, and with a cache."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lt_cli.backbones.attention import STRETCH, KeyValueCache, causal_attention
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Every product, then minus infinity above the diagonal; queries are the last of the keys' tokens."""
+    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril(key.shape[2] - query.shape[2])
+    return scores.masked_fill(~seen, float("-inf")).softmax(-1) @ value
+
+
+def inputs(length: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Queries, keys and values as a projection gives them: rows of one tensor, not contiguous."""
+    torch.manual_seed(length)
+    projected = torch.randn(2, length, 3, 3, 8, dtype=dtype)  # rows, tokens, parts, heads, width
+    return [part.transpose(1, 2).requires_grad_() for part in projected.unbind(2)]
+
+
+@pytest.mark.parametrize("length", [1, 2, STRETCH - 1, STRETCH, STRETCH + 1, 3 * STRETCH + 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_and_gradients(length: int, dtype: torch.dtype) -> None:
+    parts = inputs(length, dtype)
+    weight = torch.randn(2, 3, length, 8, dtype=dtype)
+    found, expected = causal_attention(*parts), plain(*parts)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    gradients = torch.autograd.grad((found * weight).sum(), parts)
+    for one, other in zip(gradients, torch.autograd.grad((expected * weight).sum(), parts), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_some_inputs_only() -> None:
+    """A frozen part of the model gives queries and keys that want none."""
+    query, key, value = inputs(2 * STRETCH)
+    of_value = torch.autograd.grad(causal_attention(query.detach(), key.detach(), value).sum(), value)[0]
+    expected = torch.autograd.grad(plain(query, key, value).sum(), value)[0]
+    torch.testing.assert_close(of_value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_kept_without_gradients() -> None:
+    with torch.no_grad():
+        assert causal_attention(*inputs(2 * STRETCH)).grad_fn is None
+
+
+@pytest.mark.parametrize("pieces", [(9,), (5, 1, 1, 1, 1), (1, 4, 4), (2, 3, 1, 3)])
+def test_a_cache_gives_what_one_pass_does(pieces: tuple[int, ...]) -> None:
+    parts = [part.detach() for part in inputs(9)]
+    cache = KeyValueCache(1, (2, 3, 12, 8), parts[0])
+    found: list[Tensor] = []
+    begin = 0
+    for length in pieces:
+        found.append(cache.attend(0, *(part[:, :, begin : begin + length] for part in parts)))
+        begin += length
+    torch.testing.assert_close(torch.cat(found, dim=2), plain(*parts), rtol=1e-5, atol=1e-6)
+
+
+def test_a_cache_whose_rows_change_places() -> None:
+    parts = [part.detach() for part in inputs(9)]
+    cache = KeyValueCache(1, (2, 3, 9, 8), parts[0])
+    cache.attend(0, *(part[:, :, :8] for part in parts))
+    cache.reorder(torch.tensor([1, 1]))
+    other = [torch.cat([part[[1, 1], :, :8], part[:, :, 8:]], dim=2) for part in parts]
+    found = cache.attend(0, *(part[:, :, 8:] for part in parts))
+    torch.testing.assert_close(found, plain(other[0][:, :, 8:], *other[1:]), rtol=1e-5, atol=1e-6)
