@@ -40,6 +40,7 @@ EXTRAS = (
     ["--data.batch_size=7"],
     ["--trainer.precision=bf16-mixed"],
     ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.optimizer.momentum=0.9"],
+    ["--model.optimizer=lt_cli.optim.MuonAdamW", "--model.optimizer.lr=0.02"],
     ["--model.schedule=null"],
     ["--checkpoints.keep=2"],
 )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -27,6 +28,59 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
         (no_decay if parameter.ndim < 2 or id(parameter) in embeddings else decay).append(parameter)
     groups: list[dict[str, Any]] = [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+class MuonAdamW(Optimizer):
+    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for weight matrices, AdamW for the rest.
+
+    Matrices are the parameters of two dimensions that ``parameter_groups`` lets decay, so not embeddings. Both are
+    torch's own; one schedule scales both learning rates. Muon needs whole matrices, so no sharding.
+
+    Args:
+        params: What ``parameter_groups`` gives.
+        lr: Peak learning rate of the matrices; a step's root mean square is this over the square root of the columns.
+        momentum: Of Muon.
+        adamw_lr: Peak learning rate of embeddings, norms and biases.
+        betas: Of AdamW.
+        weight_decay: Of the matrices.
+
+    Raises:
+        UserError: If no parameter is a matrix that may decay.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,  # type: ignore[type-arg]  # jsonargparse reads it as it stands
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        adamw_lr: float = 3e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+    ) -> None:
+        """Shares the groups out."""
+        groups: list[dict[str, Any]] = list(params)
+        matrices = [p for group in groups if "weight_decay" not in group for p in group["params"] if p.ndim == 2]
+        chosen = set(matrices)
+        others = [p for group in groups for p in group["params"] if p not in chosen]
+        if not matrices:
+            raise UserError("MuonAdamW needs weight matrices, and the model has none: use torch.optim.AdamW")
+        muon = torch.optim.Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        self._parts: list[Optimizer] = [muon]
+        if others:
+            self._parts.append(torch.optim.AdamW(others, lr=adamw_lr, betas=betas, weight_decay=0.0))
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of both; they work on this optimiser's groups and state, which a checkpoint may have replaced."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part, group in zip(self._parts, self.param_groups, strict=True):
+            part.param_groups, part.state = [group], self.state
+            part.step()
+        return loss
 
 
 class WarmupCosine(LRScheduler):

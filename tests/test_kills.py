@@ -17,6 +17,8 @@ EVERYTHING = [
     "--freeze.modules=backbone.blocks",
     "--freeze.thaw={2: backbone.blocks}",
     "--data.num_workers=1",
+    "--model.optimizer=lt_cli.optim.MuonAdamW",
+    "--model.optimizer.lr=0.02",
     "--trainer.val_check_interval=4",
     "--trainer.max_epochs=6",
 ]

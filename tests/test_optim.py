@@ -1,5 +1,6 @@
 """What decays and what does not, and the learning rate of every step."""
 
+import copy
 import math
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from toys import NumberData, NumberTask, tiny_gpt, trainer
 from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceImageGPT
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.errors import UserError
-from lt_cli.optim import WarmupCosine, parameter_groups
+from lt_cli.optim import MuonAdamW, WarmupCosine, parameter_groups
 
 
 def decays(module: nn.Module) -> dict[str, bool]:
@@ -63,6 +64,78 @@ class TestParameterGroups:
     def test_no_empty_group(self) -> None:
         assert [set(group) for group in parameter_groups(nn.LayerNorm(3))] == [{"params", "weight_decay"}]
         assert [set(group) for group in parameter_groups(nn.Linear(3, 3, bias=False))] == [{"params"}]
+
+
+class TestMuonAdamW:
+    """Matrices are torch's Muon's, all else is torch's AdamW's."""
+
+    def train(self, gpt: nn.Module, *optimizers: torch.optim.Optimizer, steps: int = 3) -> None:
+        for step in range(steps):
+            for one in optimizers:
+                one.zero_grad()
+            tokens = torch.randint(5, (4, 16), generator=torch.Generator().manual_seed(step))
+            gpt(tokens).square().sum().backward()
+            for one in optimizers:
+                one.step()
+
+    def test_is_both(self) -> None:
+        torch.manual_seed(0)
+        ours = tiny_gpt(norm="layernorm")
+        theirs = copy.deepcopy(ours)
+        self.train(ours, MuonAdamW(parameter_groups(ours), lr=0.1, adamw_lr=0.02, weight_decay=0.3))
+        matrices = [p for n, p in theirs.named_parameters() if p.ndim == 2 and "embedding" not in n]
+        others = [p for n, p in theirs.named_parameters() if p.ndim == 1 or "embedding" in n]
+        muon = torch.optim.Muon(matrices, lr=0.1, weight_decay=0.3)
+        self.train(theirs, muon, torch.optim.AdamW(others, lr=0.02, betas=(0.9, 0.95), weight_decay=0.0))
+        for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(one, other), name
+
+    def test_a_step_is_nearly_orthogonal(self) -> None:
+        layer = nn.Linear(6, 12, bias=False)
+        before = layer.weight.detach().clone()
+        one = MuonAdamW(parameter_groups(layer), lr=0.5)
+        layer(torch.randn(9, 6)).square().sum().backward()
+        one.step()
+        singular = torch.linalg.svdvals((layer.weight - before).detach()) / (0.5 * math.sqrt(12 / 6))
+        assert (singular > 0.5).all()
+        assert (singular < 1.5).all()
+
+    def test_goes_on_from_its_state(self) -> None:
+        torch.manual_seed(0)
+        whole = tiny_gpt()
+        halves = copy.deepcopy(whole)
+        self.train(whole, MuonAdamW(parameter_groups(whole)), steps=3)
+        first = MuonAdamW(parameter_groups(halves))
+        self.train(halves, first, steps=2)
+        second = MuonAdamW(parameter_groups(halves))
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        second.zero_grad()
+        tokens = torch.randint(5, (4, 16), generator=torch.Generator().manual_seed(2))
+        halves(tokens).square().sum().backward()
+        second.step()
+        for one, other in zip(halves.parameters(), whole.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+    def test_one_schedule_scales_both(self) -> None:
+        of = MuonAdamW(parameter_groups(tiny_gpt()), lr=0.1, adamw_lr=0.01)
+        WarmupCosine(of, 50, warmup_steps=9)
+        assert [group["lr"] for group in of.param_groups] == pytest.approx([0.01, 0.001])
+
+    def test_frozen_parameters_stay(self) -> None:
+        gpt = tiny_gpt()
+        gpt.blocks[0].requires_grad_(False)
+        before = copy.deepcopy(gpt.state_dict())
+        self.train(gpt, MuonAdamW(parameter_groups(gpt), weight_decay=0.5), steps=2)
+        changed = {name for name, value in gpt.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed == {name for name in before if not name.startswith("blocks.0.") and name != "output.weight"}
+
+    def test_no_matrices(self) -> None:
+        with pytest.raises(UserError, match=r"needs weight matrices, and the model has none: use torch\.optim\.AdamW"):
+            MuonAdamW(parameter_groups(nn.LayerNorm(3)))
+
+    def test_only_matrices(self) -> None:
+        layer = nn.Linear(3, 3, bias=False)
+        assert len(MuonAdamW(parameter_groups(layer)).param_groups) == 1
 
 
 def optimizer(*rates: float) -> torch.optim.Optimizer:
