@@ -50,7 +50,7 @@ class Sampling:
         cumulative = probabilities.cumsum(-1)
         total = cumulative[:, -1]
         # rounding must not lift the target to the total, beyond the last candidate
-        target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+        target = torch.minimum(uniforms * total, total * (1 - 2**-23))
         return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(1)
 
     def distribution(self, logits: Tensor) -> Tensor:

@@ -14,53 +14,61 @@ STRETCH = 256
 """Longest stretch of queries whose gradients are computed together on a CPU."""
 
 
-class KeyValueCache:
-    """One key and one value tensor per layer, allocated once and filled from the left.
+class LayerCache:
+    """Keys and values that one layer has seen, allocated once and filled from the left.
 
     On a CPU keys lie transposed, as one query's products with all of them are then sums along memory.
     """
 
-    def __init__(self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor) -> None:
+    def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
         """Allocates for ``shape`` (B, H, max_len, K) with the device and dtype of ``like``."""
         self.on_cpu = like.device.type == "cpu"
         batch, heads, max_len, width = shape
-        key_shape = (batch, heads, width, max_len) if self.on_cpu else shape
-        self.keys = [like.new_empty(key_shape) for _ in range(num_layers)]
-        self.values = [like.new_empty(shape) for _ in range(num_layers)]
+        keys = like.new_empty((batch, heads, width, max_len) if self.on_cpu else shape)
+        self.keys = keys.transpose(2, 3) if self.on_cpu else keys
+        self.values = like.new_empty(shape)
         self.length = 0
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention of new tokens to all so far; ``length`` moves once, after the last layer.
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention of new tokens, which it keeps, to all so far.
 
         Shape:
             - query, key, value, output: (B, H, T, K), T tokens after those that are stored
         """
-        past, end = self.length, self.length + key.shape[2]
-        keys, values = self._up_to(end, layer)
+        past, self.length = self.length, self.length + key.shape[2]
+        keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
         keys[:, :, past:] = key
         values[:, :, past:] = value
-        if layer == len(self.keys) - 1:
-            self.length = end
         if not past:
             return causal_attention(query, key, value)
-        if end - past == 1 and self.on_cpu:
-            scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(2, 3)
-            return scores.softmax(-1) @ values  # type: ignore[no-any-return]
+        if key.shape[2] == 1 and self.on_cpu:
+            # products of three dimensions, which cost less to call; the rows of a batch and the heads are alike here
+            one = (query * query.shape[-1] ** -0.5).flatten(0, 1)
+            weights = torch.bmm(one, keys.flatten(0, 1).transpose(1, 2)).softmax(-1)
+            return torch.bmm(weights, values.flatten(0, 1)).view_as(query)
         mask = None
-        if end - past > 1:
-            mask = torch.ones(end - past, end, dtype=torch.bool, device=query.device).tril(past)
+        if key.shape[2] > 1:
+            mask = torch.ones(key.shape[2], self.length, dtype=torch.bool, device=query.device).tril(past)
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
+
+class KeyValueCache:
+    """A cache for each layer."""
+
+    def __init__(self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor) -> None:
+        """Allocates for ``shape`` (B, H, max_len, K) with the device and dtype of ``like``."""
+        self.layers = [LayerCache(shape, like) for _ in range(num_layers)]
+
+    @property
+    def length(self) -> int:
+        """Tokens seen so far."""
+        return self.layers[0].length
 
     def reorder(self, rows: Tensor) -> None:
         """Makes row i the continuation of what was row ``rows[i]``."""
-        for layer in range(len(self.keys)):
-            for tensor in self._up_to(self.length, layer):
+        for layer in self.layers:
+            for tensor in (layer.keys[:, :, : layer.length], layer.values[:, :, : layer.length]):
                 tensor.copy_(tensor[rows])
-
-    def _up_to(self, end: int, layer: int) -> tuple[Tensor, Tensor]:
-        """Views of a layer's keys and values, (B, H, end, K) both."""
-        keys = self.keys[layer].transpose(2, 3) if self.on_cpu else self.keys[layer]
-        return keys[:, :, :end], self.values[layer][:, :, :end]
 
 
 class _CausalOnCPU(torch.autograd.Function):
@@ -126,11 +134,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
         self.out = nn.Linear(embed_dim, embed_dim, bias=bias)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
         """(B, T, D) to (B, T, D); with a cache, T tokens after those in it."""
         batch, length, width = x.shape
         q, k, v = (
             part.view(batch, length, self.num_heads, -1).transpose(1, 2) for part in self.qkv(x).split(width, dim=-1)
         )
-        y = causal_attention(q, k, v) if cache is None else cache.attend(layer, q, k, v)
+        y = causal_attention(q, k, v) if cache is None else cache.attend(q, k, v)
         return self.out(y.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]

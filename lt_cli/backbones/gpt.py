@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lt_cli.backbones.attention import Attention, KeyValueCache
+from lt_cli.backbones.attention import Attention, KeyValueCache, LayerCache
 from lt_cli.backbones.base import Cache, CausalBackbone
 from lt_cli.errors import UserError
 
@@ -50,11 +50,11 @@ class Block(nn.Module):
         self.attention = Attention(embed_dim=embed_dim, num_heads=num_heads, bias=bias)
         self.mlp_norm = make_norm(norm, embed_dim, bias)
         self.mlp = MLP(embed_dim=embed_dim, activation=activation, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache, layer))
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -73,6 +73,8 @@ class GPT(CausalBackbone):
     Args:
         vocab_size: Tokens it predicts, such as the colours of a palette.
         max_seq_len: Longest input, in tokens, the start token included.
+        grid_width: Pixels in a row of the pictures: a position is then learned as a row and a column, which takes
+            fewer steps; null learns each position by itself.
         embed_dim: Feature width; a multiple of num_heads.
         num_heads: Attention heads per block.
         num_layers: Blocks.
@@ -101,6 +103,7 @@ class GPT(CausalBackbone):
         embed_dim: int = 512,
         num_heads: int = 8,
         num_layers: int = 24,
+        grid_width: int | None = None,
         norm: Norm = "rmsnorm",
         activation: Activation = "quick_gelu",
         bias: bool = False,
@@ -116,21 +119,23 @@ class GPT(CausalBackbone):
             "embed_dim": embed_dim,
             "num_heads": num_heads,
             "num_layers": num_layers,
+            "grid_width": grid_width,
         }
         for name, size in sizes.items():
-            if size < 1:
+            if size is not None and size < 1:
                 raise UserError(f"{name} ({size}) must be at least 1")
         if embed_dim % num_heads:
             raise UserError(f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads})")
         if not 0 <= dropout < 1:
             raise UserError(f"dropout ({dropout}) must be at least 0 and less than 1")
         self.vocab_size, self.max_seq_len, self.embed_dim = vocab_size, max_seq_len, embed_dim
-        self.num_heads, self.num_layers = num_heads, num_layers
+        self.num_heads, self.num_layers, self.grid_width = num_heads, num_layers, grid_width
         self.start_id = vocab_size if start_token else None
 
         self.token_embedding = nn.Embedding(vocab_size + start_token, embed_dim)
-        self.position_embedding = nn.Embedding(max_seq_len, embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.position_embedding = nn.Embedding(max_seq_len if grid_width is None else grid_width, embed_dim)
+        self.row_embedding = None if grid_width is None else nn.Embedding(-(-max_seq_len // grid_width), embed_dim)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim=embed_dim, num_heads=num_heads, norm=norm, activation=activation, bias=bias, dropout=dropout
@@ -152,7 +157,9 @@ class GPT(CausalBackbone):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.position_embedding.weight, std=0.01)
+        for embedding in (self.position_embedding, self.row_embedding):
+            if embedding is not None:
+                nn.init.normal_(embedding.weight, std=0.01)
         if self.output is not None:
             nn.init.zeros_(self.output.weight)
 
@@ -173,11 +180,18 @@ class GPT(CausalBackbone):
         end = past + input_ids.shape[1]
         if end > self.max_seq_len:
             raise UserError(f"a sequence of {end} tokens is longer than max_seq_len ({self.max_seq_len})")
-        positions = self.position_embedding.weight[past:end]
-        x: Tensor = self.dropout(self.token_embedding(input_ids) + positions)
+        x: Tensor = self.dropout(self.token_embedding(input_ids) + self._positions(past, end))
         for layer, block in enumerate(self.blocks[:num_layers]):
-            x = block(x, cache, layer)
+            x = block(x, None if cache is None else cache.layers[layer])
         return x
+
+    def _positions(self, begin: int, end: int) -> Tensor:
+        """(end - begin, D)."""
+        if self.row_embedding is None or self.grid_width is None:
+            return self.position_embedding.weight[begin:end]
+        positions = torch.arange(begin, end, device=self.position_embedding.weight.device)
+        rows, columns = positions // self.grid_width, positions % self.grid_width
+        return self.row_embedding(rows) + self.position_embedding(columns)  # type: ignore[no-any-return]
 
     def unembed(self, features: Tensor) -> Tensor:
         """Logits of the next token."""

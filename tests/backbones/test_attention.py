@@ -53,7 +53,7 @@ def test_a_cache_gives_what_one_pass_does(pieces: tuple[int, ...]) -> None:
     found: list[Tensor] = []
     begin = 0
     for length in pieces:
-        found.append(cache.attend(0, *(part[:, :, begin : begin + length] for part in parts)))
+        found.append(cache.layers[0].attend(*(part[:, :, begin : begin + length] for part in parts)))
         begin += length
     torch.testing.assert_close(torch.cat(found, dim=2), plain(*parts), rtol=1e-5, atol=1e-6)
 
@@ -61,8 +61,8 @@ def test_a_cache_gives_what_one_pass_does(pieces: tuple[int, ...]) -> None:
 def test_a_cache_whose_rows_change_places() -> None:
     parts = [part.detach() for part in inputs(9)]
     cache = KeyValueCache(1, (2, 3, 9, 8), parts[0])
-    cache.attend(0, *(part[:, :, :8] for part in parts))
+    cache.layers[0].attend(*(part[:, :, :8] for part in parts))
     cache.reorder(torch.tensor([1, 1]))
     other = [torch.cat([part[[1, 1], :, :8], part[:, :, 8:]], dim=2) for part in parts]
-    found = cache.attend(0, *(part[:, :, 8:] for part in parts))
+    found = cache.layers[0].attend(*(part[:, :, 8:] for part in parts))
     torch.testing.assert_close(found, plain(other[0][:, :, 8:], *other[1:]), rtol=1e-5, atol=1e-6)

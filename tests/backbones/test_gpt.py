@@ -88,7 +88,7 @@ def test_residual_stream_is_not_normalised() -> None:
     block = gpt.blocks[0]
     nn.init.zeros_(block.attention.out.weight)
     nn.init.zeros_(block.mlp.down.weight)
-    torch.testing.assert_close(block(2 * x, None, 0), 2 * x)
+    torch.testing.assert_close(block(2 * x, None), 2 * x)
 
 
 @pytest.mark.parametrize("length", [1, 2, LENGTH - 1, LENGTH])
@@ -159,7 +159,7 @@ def test_hidden_states_are_the_stream_between_blocks() -> None:
     randomise(gpt)
     tokens = torch.randint(VOCAB, (2, 6))
     states = [gpt.hidden_states(tokens, layer) for layer in range(LAYERS + 1)]
-    torch.testing.assert_close(gpt.blocks[0](states[0], None, 0), states[1])
+    torch.testing.assert_close(gpt.blocks[0](states[0], None), states[1])
     torch.testing.assert_close(gpt.norm(states[-1]), gpt(tokens))
 
 
