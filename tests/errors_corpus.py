@@ -111,6 +111,9 @@ GENERATION = {
     "--data.size=[8,8]": (
         "the data has sequences of 64 tokens, the backbone takes 16: add --model.backbone.init_args.max_seq_len=64"
     ),
+    "--model.backbone.grid_width=3": (
+        "the data has pictures 4 wide, the backbone a grid of 3: add --model.backbone.init_args.grid_width=4"
+    ),
     "--model.schedule.warmup_steps=2": (
         "warmup_steps (2) must be at least 0 and less than the run's 2 optimiser steps: set "
         "--model.schedule.warmup_steps=0 or train longer"
@@ -290,6 +293,8 @@ GENERATION = {
     "--model.sampling.seed=x": "--model.sampling.seed: expected int, got x",
     "--model.sampling=3": "--model.sampling: expected options and values, got 3",
     "--model.backbone.num_layers=0": "num_layers (0) must be at least 1",
+    "--model.backbone.grid_width=0": "grid_width (0) must be at least 1",
+    "--model.backbone.rotary=perhaps": "--model.backbone.rotary: expected bool, got perhaps",
     "--model.backbone.dropout=1": "dropout (1.0) must be at least 0 and less than 1",
     "--model.backbone.dropout=-0.1": "dropout (-0.1) must be at least 0 and less than 1",
     "--model.backbone.dropout=nan": "--model.backbone.dropout: expected float, got nan",

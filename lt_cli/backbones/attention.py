@@ -53,11 +53,19 @@ class LayerCache:
 
 
 class KeyValueCache:
-    """A cache for each layer."""
+    """A cache for each layer.
 
-    def __init__(self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor) -> None:
+    Attributes:
+        layers: What each layer has seen.
+        turns: Rotations of all positions (max_len, K / 2, 2), or None where they are not rotary.
+    """
+
+    def __init__(
+        self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor, turns: Tensor | None = None
+    ) -> None:
         """Allocates for ``shape`` (B, H, max_len, K) with the device and dtype of ``like``."""
         self.layers = [LayerCache(shape, like) for _ in range(num_layers)]
+        self.turns = turns
 
     @property
     def length(self) -> int:
@@ -124,6 +132,42 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, is_causal=query.shape[2] > 1)
 
 
+def rotation(positions: Tensor, head_dim: int) -> Tensor:
+    """Cosine and sine of the angles by which a head's pairs of features are turned at each position.
+
+    A position of one number turns all pairs, at frequencies from 1 down to 1 / 10 000 (Su et al. 2021,
+    https://arxiv.org/abs/2104.09864). Of one of several numbers, each turns its share of the pairs, at frequencies
+    down to 1 / 100, as the sides of pictures are short (Heo et al. 2024, https://arxiv.org/abs/2403.13298).
+
+    Shape:
+        - positions: (T, N)
+        - output: (T, K / 2, 2), float32
+    """
+    axes = positions.shape[1]
+    pairs = head_dim // 2 // axes
+    base = 10_000.0 if axes == 1 else 100.0
+    frequencies = base ** -(torch.arange(pairs, device=positions.device, dtype=torch.float32) / pairs)
+    angles = (positions[:, :, None] * frequencies).flatten(1)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turns each pair of features by its angle, in float32.
+
+    Shape:
+        - x, output: (B, T, H, K)
+        - turns: (T, K / 2, 2), of ``rotation``
+    """
+    pairs = x.float().reshape(*x.shape[:-1], -1, 2)
+    turns = turns[:, None]
+    if x.device.type == "cpu":  # one pass over memory; compilers for GPUs know no complex numbers
+        product = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns))
+    else:
+        (first, second), (cosine, sine) = pairs.unbind(-1), turns.unbind(-1)
+        product = torch.stack([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+    return product.flatten(-2).to(x.dtype)
+
+
 class Attention(nn.Module):
     """Causal self-attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)."""
 
@@ -134,11 +178,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
         self.out = nn.Linear(embed_dim, embed_dim, bias=bias)
 
-    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
-        """(B, T, D) to (B, T, D); with a cache, T tokens after those in it."""
+    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D); with a cache, T tokens after those in it; ``turns`` of their positions."""
         batch, length, width = x.shape
-        q, k, v = (
-            part.view(batch, length, self.num_heads, -1).transpose(1, 2) for part in self.qkv(x).split(width, dim=-1)
-        )
+        parts = self.qkv(x).view(batch, length, 3 * self.num_heads, -1)
+        if turns is None:
+            q, k, v = torch.split(parts, self.num_heads, dim=2)
+        else:
+            both, v = torch.split(parts, [2 * self.num_heads, self.num_heads], dim=2)
+            q, k = torch.split(rotate(both, turns), self.num_heads, dim=2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         y = causal_attention(q, k, v) if cache is None else cache.attend(q, k, v)
         return self.out(y.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]

@@ -37,12 +37,14 @@ class CausalBackbone(Backbone):
         max_seq_len: Longest input, in tokens, the start token included.
         num_layers: Blocks; the depths that ``hidden_states`` knows.
         start_id: Id of a learned token that begins a sequence and is never predicted, or None.
+        grid_width: Tokens in a row of a picture, where positions are rows and columns; None where they are numbers.
     """
 
     vocab_size: int
     max_seq_len: int
     num_layers: int
     start_id: int | None
+    grid_width: int | None = None
 
     @abstractmethod
     def forward(self, input_ids: Tensor, *, cache: Cache | None = None) -> Tensor:

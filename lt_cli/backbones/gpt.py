@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lt_cli.backbones.attention import Attention, KeyValueCache, LayerCache
+from lt_cli.backbones.attention import Attention, KeyValueCache, LayerCache, rotation
 from lt_cli.backbones.base import Cache, CausalBackbone
 from lt_cli.errors import UserError
 
@@ -52,9 +52,9 @@ class Block(nn.Module):
         self.mlp = MLP(embed_dim=embed_dim, activation=activation, bias=bias)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache))
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache, turns))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -73,14 +73,16 @@ class GPT(CausalBackbone):
     Args:
         vocab_size: Tokens it predicts, such as the colours of a palette.
         max_seq_len: Longest input, in tokens, the start token included.
-        grid_width: Pixels in a row of the pictures: a position is then learned as a row and a column, which takes
-            fewer steps; null learns each position by itself.
+        grid_width: Pixels in a row of the pictures: a position is then a row and a column, which is learned sooner;
+            null for one number.
         embed_dim: Feature width; a multiple of num_heads.
         num_heads: Attention heads per block.
         num_layers: Blocks.
         norm: rmsnorm (a gain, no mean, no bias) as in image GPT, or layernorm as in GPT-2.
         activation: quick_gelu as in image GPT, gelu_tanh as in GPT-2, or the exact gelu.
         bias: Whether linear layers and layer norms add a bias.
+        rotary: Whether queries and keys are also turned by their position (Su et al. 2021,
+            https://arxiv.org/abs/2104.09864), so that attention sees how far apart two tokens are.
         dropout: Probability of dropping an element of a residual or an embedding, in training; attention weights are
             kept, as dropping them costs the fused kernel on a CPU.
         tie_embeddings: Whether the output reuses the token embeddings.
@@ -107,6 +109,7 @@ class GPT(CausalBackbone):
         norm: Norm = "rmsnorm",
         activation: Activation = "quick_gelu",
         bias: bool = False,
+        rotary: bool = False,
         dropout: float = 0.0,
         tie_embeddings: bool = False,
         start_token: bool = True,
@@ -126,10 +129,16 @@ class GPT(CausalBackbone):
                 raise UserError(f"{name} ({size}) must be at least 1")
         if embed_dim % num_heads:
             raise UserError(f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads})")
+        axes = 1 if grid_width is None else 2
+        if rotary and embed_dim // num_heads % (2 * axes):
+            raise UserError(
+                f"embed_dim / num_heads ({embed_dim // num_heads}) must be divisible by {2 * axes} where rotary is true"
+            )
         if not 0 <= dropout < 1:
             raise UserError(f"dropout ({dropout}) must be at least 0 and less than 1")
         self.vocab_size, self.max_seq_len, self.embed_dim = vocab_size, max_seq_len, embed_dim
-        self.num_heads, self.num_layers, self.grid_width = num_heads, num_layers, grid_width
+        self.num_heads, self.num_layers = num_heads, num_layers
+        self.grid_width, self.rotary = grid_width, rotary
         self.start_id = vocab_size if start_token else None
 
         self.token_embedding = nn.Embedding(vocab_size + start_token, embed_dim)
@@ -181,17 +190,29 @@ class GPT(CausalBackbone):
         if end > self.max_seq_len:
             raise UserError(f"a sequence of {end} tokens is longer than max_seq_len ({self.max_seq_len})")
         x: Tensor = self.dropout(self.token_embedding(input_ids) + self._positions(past, end))
+        turns = self._turns(end) if cache is None else cache.turns
+        turns = None if turns is None else turns[past:end]
         for layer, block in enumerate(self.blocks[:num_layers]):
-            x = block(x, None if cache is None else cache.layers[layer])
+            x = block(x, None if cache is None else cache.layers[layer], turns)
         return x
 
     def _positions(self, begin: int, end: int) -> Tensor:
-        """(end - begin, D)."""
-        if self.row_embedding is None or self.grid_width is None:
+        """Learned embeddings, (end - begin, D)."""
+        if self.row_embedding is None:
             return self.position_embedding.weight[begin:end]
+        row, column = self._grid(begin, end).unbind(1)
+        return self.row_embedding(row) + self.position_embedding(column)  # type: ignore[no-any-return]
+
+    def _turns(self, end: int) -> Tensor | None:
+        """Rotations of the first positions, (end, K / 2, 2)."""
+        return rotation(self._grid(0, end), self.embed_dim // self.num_heads) if self.rotary else None
+
+    def _grid(self, begin: int, end: int) -> Tensor:
+        """Positions as numbers (end - begin, 1), or as rows and columns (end - begin, 2)."""
         positions = torch.arange(begin, end, device=self.position_embedding.weight.device)
-        rows, columns = positions // self.grid_width, positions % self.grid_width
-        return self.row_embedding(rows) + self.position_embedding(columns)  # type: ignore[no-any-return]
+        if self.grid_width is None:
+            return positions[:, None]
+        return torch.stack([positions // self.grid_width, positions % self.grid_width], dim=1)
 
     def unembed(self, features: Tensor) -> Tensor:
         """Logits of the next token."""
@@ -204,4 +225,4 @@ class GPT(CausalBackbone):
         like = self.position_embedding.weight.detach()
         if torch.is_autocast_enabled(like.device.type):
             like = like.to(torch.get_autocast_dtype(like.device.type))
-        return KeyValueCache(self.num_layers, shape, like)
+        return KeyValueCache(self.num_layers, shape, like, self._turns(max_len))

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from lt_cli.backbones.base import Backbone, CausalBackbone
-from lt_cli.data.base import Batch, DataModule
+from lt_cli.data.base import Batch, DataModule, PictureData
 from lt_cli.errors import UserError
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine, parameter_groups
 from lt_cli.refusals import refusals_of
@@ -119,6 +119,12 @@ class Task(LightningModule, ABC):
             found.append(
                 f"the data has sequences of {data.max_seq_len} tokens, the backbone takes {self.backbone.max_seq_len}: "
                 f"add {option}.max_seq_len={data.max_seq_len}"
+            )
+        width = data.image_shape[1] if isinstance(data, PictureData) and data.image_shape is not None else None
+        if self.backbone.grid_width not in (None, width):
+            found.append(
+                f"the data has {'no pictures' if width is None else f'pictures {width} wide'}, the backbone a grid of "
+                f"{self.backbone.grid_width}: add {option}.grid_width={'null' if width is None else width}"
             )
         return found
 

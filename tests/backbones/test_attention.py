@@ -1,10 +1,12 @@
 """Causal attention against a plain softmax over a mask, with its gradients, and with a cache."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from lt_cli.backbones.attention import STRETCH, KeyValueCache, causal_attention
+from lt_cli.backbones.attention import STRETCH, KeyValueCache, causal_attention, rotate, rotation
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -66,3 +68,52 @@ def test_a_cache_whose_rows_change_places() -> None:
     other = [torch.cat([part[[1, 1], :, :8], part[:, :, 8:]], dim=2) for part in parts]
     found = cache.layers[0].attend(*(part[:, :, 8:] for part in parts))
     torch.testing.assert_close(found, plain(other[0][:, :, 8:], *other[1:]), rtol=1e-5, atol=1e-6)
+
+
+def turned(vector: list[float], position: tuple[int, ...]) -> list[float]:
+    """One head's features at one position, a pair at a time, by the formula."""
+    pairs = len(vector) // 2
+    per_axis = pairs // len(position)
+    base = 10_000 if len(position) == 1 else 100
+    result = []
+    for pair in range(pairs):
+        axis, step = divmod(pair, per_axis)
+        angle = position[axis] * base ** (-step / per_axis)
+        x, y = vector[2 * pair], vector[2 * pair + 1]
+        result += [x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)]
+    return result
+
+
+POSITIONS = {"numbers": [(0,), (1,), (5,), (900,)], "rows and columns": [(0, 0), (0, 3), (2, 0), (27, 31)]}
+
+
+@pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
+def test_rotation_is_the_formula(positions: list[tuple[int, ...]]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 3, 8)
+    found = rotate(x, rotation(torch.tensor(positions), 8))
+    for row in range(2):
+        for token, position in enumerate(positions):
+            for head in range(3):
+                expected = torch.tensor(turned(x[row, token, head].tolist(), position))
+                torch.testing.assert_close(found[row, token, head], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_sees_distances() -> None:
+    """The product of a turned query and key is the same wherever both stand, as far apart."""
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 1, 1, 1, 8)
+    products = []
+    for row, column in ((0, 0), (3, 1), (20, 9)):
+        turns = rotation(torch.tensor([(row, column), (row + 2, column + 5)]), 8)
+        products.append((rotate(query, turns[:1]) * rotate(key, turns[1:])).sum())
+    torch.testing.assert_close(torch.stack(products), products[0].expand(3), rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_is_turned_in_float32() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 2, 8)
+    turns = rotation(torch.tensor([[100], [800], [1000]]), 8)
+    found = rotate(x.bfloat16(), turns)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, rotate(x.bfloat16().float(), turns).bfloat16())

@@ -88,13 +88,18 @@ def test_residual_stream_is_not_normalised() -> None:
     block = gpt.blocks[0]
     nn.init.zeros_(block.attention.out.weight)
     nn.init.zeros_(block.mlp.down.weight)
-    torch.testing.assert_close(block(2 * x, None), 2 * x)
+    torch.testing.assert_close(block(2 * x, None, None), 2 * x)
+
+
+POSITIONS = [{}, {"grid_width": 6}, {"rotary": True}, {"grid_width": 6, "rotary": True}]
+"""What a position may be: a number or a row and a column, learned or also rotary."""
 
 
 @pytest.mark.parametrize("length", [1, 2, LENGTH - 1, LENGTH])
 @pytest.mark.parametrize("prefill", [1, 5])
-def test_cache_equals_full_forward_at_every_length(length: int, prefill: int) -> None:
-    gpt = small_gpt().eval()
+@pytest.mark.parametrize("positions", POSITIONS, ids=str)
+def test_cache_equals_full_forward_at_every_length(length: int, prefill: int, positions: dict[str, Any]) -> None:
+    gpt = small_gpt(**positions).eval()
     randomise(gpt)
     tokens = torch.randint(VOCAB, (2, length))
     cache = gpt.make_cache(2, length)
@@ -104,8 +109,9 @@ def test_cache_equals_full_forward_at_every_length(length: int, prefill: int) ->
     torch.testing.assert_close(torch.cat(parts, dim=1), gpt(tokens), atol=1e-5, rtol=1e-5)
 
 
-def test_cache_takes_several_tokens_at_once() -> None:
-    gpt = small_gpt().eval()
+@pytest.mark.parametrize("positions", POSITIONS, ids=str)
+def test_cache_takes_several_tokens_at_once(positions: dict[str, Any]) -> None:
+    gpt = small_gpt(**positions).eval()
     randomise(gpt)
     tokens = torch.randint(VOCAB, (2, 9))
     cache = gpt.make_cache(2, 9)
@@ -125,8 +131,9 @@ def test_reordered_cache_continues_the_chosen_rows() -> None:
     torch.testing.assert_close(gpt(following, cache=cache), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_features_depend_on_the_past_only() -> None:
-    gpt = small_gpt().eval()
+@pytest.mark.parametrize("positions", POSITIONS, ids=str)
+def test_features_depend_on_the_past_only(positions: dict[str, Any]) -> None:
+    gpt = small_gpt(**positions).eval()
     randomise(gpt)
     tokens = torch.randint(VOCAB, (1, 8))
     changed = tokens.clone()
@@ -134,6 +141,29 @@ def test_features_depend_on_the_past_only() -> None:
     difference = (gpt(tokens) - gpt(changed)).abs().amax(dim=(0, 2))
     assert difference[:5].max() < 1e-6
     assert difference[5:].min() > 1e-3
+
+
+@pytest.mark.parametrize("positions", POSITIONS, ids=str)
+def test_every_position_is_told_from_the_others(positions: dict[str, Any]) -> None:
+    """Two tokens change places: the features after them change too."""
+    gpt = small_gpt(**positions).eval()
+    randomise(gpt)
+    tokens = torch.arange(9)[None] % VOCAB
+    last = gpt(tokens)[0, -1]
+    for first in range(7):
+        swapped = tokens.clone()
+        swapped[0, [first, first + 1]] = tokens[0, [first + 1, first]]
+        assert (gpt(swapped)[0, -1] - last).abs().max() > 1e-4
+
+
+def test_a_grid_is_rows_and_columns() -> None:
+    """A position's embedding is the sum of its row's and its column's, the last row as short as it may be."""
+    gpt = small_gpt(grid_width=6)
+    assert gpt.row_embedding is not None
+    assert (gpt.row_embedding.num_embeddings, gpt.position_embedding.num_embeddings) == (4, 6)
+    expected = gpt.row_embedding.weight[2] + gpt.position_embedding.weight[1]
+    found = gpt.hidden_states(torch.zeros(1, 14, dtype=torch.long), 0)[0, 13] - gpt.token_embedding.weight[0]
+    torch.testing.assert_close(found, expected)
 
 
 def test_start_token_is_an_input_and_never_a_prediction() -> None:
@@ -159,7 +189,7 @@ def test_hidden_states_are_the_stream_between_blocks() -> None:
     randomise(gpt)
     tokens = torch.randint(VOCAB, (2, 6))
     states = [gpt.hidden_states(tokens, layer) for layer in range(LAYERS + 1)]
-    torch.testing.assert_close(gpt.blocks[0](states[0], None), states[1])
+    torch.testing.assert_close(gpt.blocks[0](states[0], None, None), states[1])
     torch.testing.assert_close(gpt.norm(states[-1]), gpt(tokens))
 
 
@@ -169,6 +199,9 @@ def test_hidden_states_are_the_stream_between_blocks() -> None:
         ({"embed_dim": 10, "num_heads": 4}, r"embed_dim \(10\) must be divisible by num_heads \(4\)"),
         ({"num_layers": 0}, r"num_layers \(0\) must be at least 1"),
         ({"dropout": 1.0}, r"dropout \(1.0\)"),
+        ({"grid_width": 0}, r"grid_width \(0\) must be at least 1"),
+        ({"rotary": True, "num_heads": 8}, r"num_heads \(3\) must be divisible by 2 where rotary is true"),
+        ({"rotary": True, "num_heads": 12, "grid_width": 2}, r"num_heads \(2\) must be divisible by 4 where rotary"),
     ],
 )
 def test_impossible_sizes_are_named(overrides: dict[str, Any], message: str) -> None:

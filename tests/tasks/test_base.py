@@ -141,6 +141,12 @@ class TestBuilding:
         for option in ("vocab_size=5", "max_seq_len=16", "start_token=true"):
             assert f"add --model.backbone.init_args.{option}" in said
 
+    def test_a_grid_of_another_width(self) -> None:
+        with pytest.raises(UserError, match=r"pictures 4 wide, the backbone a grid of 8: add .*\.grid_width=4"):
+            PixelGeneration(backbone=tiny_gpt(grid_width=8)).attach(ready(pixel_data()))
+        with pytest.raises(UserError, match=r"no pictures, the backbone a grid of 8: add .*\.grid_width=null"):
+            PixelGeneration(backbone=tiny_gpt(grid_width=8)).attach(NumberData())
+
     def test_room_to_spare_is_no_disagreement(self) -> None:
         PixelGeneration(backbone=tiny_gpt(max_seq_len=99)).attach(ready(pixel_data()))
 
