@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRETCH = 256
+STRETCH = 128
 """Longest stretch of queries whose gradients are computed together on a CPU."""
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class LayerCache:
@@ -82,8 +85,8 @@ class KeyValueCache:
 class _CausalOnCPU(torch.autograd.Function):
     """torch's fused attention on a CPU, whose backward pass skips more of what causality leaves out.
 
-    torch's own backward pass takes 256 queries at a time where there are many, and computes their products with
-    keys that most of them do not see. Shorter stretches, first with their own keys and then with all before them,
+    torch's own backward pass takes up to 256 queries at a time, and computes their products with keys that most of
+    them do not see. Shorter stretches, first with their own keys and then with all before them,
     add up to the same gradients in three quarters of the time: each knows the whole row's logsumexp, as in ring
     attention (Liu et al. 2023, https://arxiv.org/abs/2310.01889).
     """
@@ -91,7 +94,7 @@ class _CausalOnCPU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, H, T, K) each, to (B, H, T, K)."""
-        output, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, True)
+        output, logsumexp = _forward(query, key, value, 0.0, True)
         ctx.save_for_backward(query, key, value, output, logsumexp)
         return output  # type: ignore[no-any-return]
 
@@ -103,20 +106,18 @@ class _CausalOnCPU(torch.autograd.Function):
         length = query.shape[2]
         count = -(-length // STRETCH)
         edges = [i * length // count for i in range(count + 1)]
-        of_query, of_key, of_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
+        of_query, of_key, of_value = (torch.empty_like(tensor) for tensor in (query, key, value))
         for begin, end in pairwise(edges):
-            for first, last in ((begin, end), (0, begin)):
-                if first == last:
-                    continue
-                mine = (gradient[:, :, begin:end], query[:, :, begin:end])
-                theirs = (key[:, :, first:last], value[:, :, first:last])
-                normal = (output[:, :, begin:end], logsumexp[:, :, begin:end])
-                parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    *mine, *theirs, *normal, 0.0, first == begin
-                )
-                of_query[:, :, begin:end] += parts[0]
-                of_key[:, :, first:last] += parts[1]
-                of_value[:, :, first:last] += parts[2]
+            own, before = slice(begin, end), slice(0, begin)
+            rows = [tensor[:, :, own] for tensor in (gradient, query)]
+            normal = [output[:, :, own], logsumexp[:, :, own]]
+            parts = _backward(*rows, key[:, :, own], value[:, :, own], *normal, 0.0, True)
+            for whole, part in zip((of_query, of_key, of_value), parts, strict=True):
+                whole[:, :, own] = part
+            if begin:
+                parts = _backward(*rows, key[:, :, before], value[:, :, before], *normal, 0.0, False)
+                for whole, seen, part in zip((of_query, of_key, of_value), (own, before, before), parts, strict=True):
+                    whole[:, :, seen] += part
         return of_query, of_key, of_value
 
 
