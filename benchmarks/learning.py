@@ -30,6 +30,10 @@ from lt_cli.optim import MuonAdamW, WarmupCosine, parameter_groups
 from lt_cli.tasks.pixel_generation import pixel_loss, with_start
 
 
+MUON = partial(MuonAdamW, lr=0.05, adamw_lr=0.01)
+ADAMW = partial(torch.optim.AdamW, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a model is built and trained.
@@ -42,7 +46,7 @@ class Recipe:
     """
 
     backbone: dict[str, Any] = field(default_factory=dict)
-    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] = partial(MuonAdamW, lr=0.05, adamw_lr=0.01)
+    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] = MUON
     warmup_steps: int = 50
     default_init: bool = False
 
@@ -82,7 +86,6 @@ CLASSIC = Recipe(
     warmup_steps=500,
     default_init=True,
 )
-ADAMW = partial(torch.optim.AdamW, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
 
 
 def recipes(side: int) -> dict[str, Recipe]:
