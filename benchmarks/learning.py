@@ -29,7 +29,6 @@ from lt_cli.data.pixels import PixelData
 from lt_cli.optim import MuonAdamW, WarmupCosine, parameter_groups
 from lt_cli.tasks.pixel_generation import pixel_loss, with_start
 
-
 MUON = partial(MuonAdamW, lr=0.05, adamw_lr=0.01)
 ADAMW = partial(torch.optim.AdamW, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
 

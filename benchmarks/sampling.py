@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from interleaved import Report, Row, interleave
 from torch import Tensor
-from train_step import SIZES, transformers_config
+from train_step import SIZES, backbone_of, transformers_config
 
 from lt_cli.backbones.gpt import GPT
 from lt_cli.generation import Sampling, generate
@@ -22,16 +22,15 @@ PICTURES = 16
 
 def ours(size: str, prompt_len: int) -> Callable[[], Tensor]:
     """Draws what follows ``prompt_len`` tokens of a picture, from a model of no training."""
-    backbone = backbone_of(size)
+    backbone = untrained(size)
     length = SIZES[size]["max_seq_len"]
     prompt = prompt_of(size, 1 + prompt_len)
     return lambda: generate(backbone, prompt, length - prompt_len, Sampling(), range(PICTURES))
 
 
-def backbone_of(size: str) -> GPT:
+def untrained(size: str) -> GPT:
     """Random weights, the output's too, so that the likeliest token is not always the first."""
-    torch.manual_seed(0)
-    backbone = GPT(**SIZES[size]).eval()  # type: ignore[arg-type]
+    backbone = backbone_of(size).eval()
     assert backbone.output is not None
     torch.nn.init.normal_(backbone.output.weight)
     return backbone
@@ -66,7 +65,7 @@ def transformers_generate(size: str) -> Callable[[], Tensor]:
 @torch.no_grad()
 def prefix_seconds(size: str) -> float:
     """What 16 pictures cost where each pixel computes all before it: an integral over eight lengths of prefix."""
-    backbone, length = backbone_of(size), SIZES[size]["max_seq_len"]
+    backbone, length = untrained(size), SIZES[size]["max_seq_len"]
     lengths = [1, *(length * i // 8 for i in range(1, 9))]
     seconds = []
     for prefix in lengths:
@@ -84,7 +83,7 @@ def prefix_seconds(size: str) -> float:
 @torch.no_grad()
 def greedy_differences(size: str) -> int:
     """Pixels at which greedy drawing with the cache and one forward pass over the result disagree."""
-    backbone, length = backbone_of(size), SIZES[size]["max_seq_len"]
+    backbone, length = untrained(size), SIZES[size]["max_seq_len"]
     start = prompt_of(size, 1)
     drawn = generate(backbone, start, length, Sampling(temperature=0), range(PICTURES))
     logits = backbone.unembed(backbone(torch.cat([start, drawn[:, :-1]], dim=1)))
