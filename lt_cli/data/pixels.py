@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lt_cli.data.base import Batch, DataModule, run_seed
 from lt_cli.data.images import ImageSet, ImageSource
-from lt_cli.data.palette import Palette, dequantize, fit_cached, quantize
+from lt_cli.data.palette import Palette, fit_cached
+from lt_cli.data.quantize import dequantize, quantize
 from lt_cli.errors import UserError
 from lt_cli.pictures import grid, save_png
 
