@@ -214,7 +214,7 @@ class TestAugmentation:
         augment = CropFlip(num_rows=400, padding=padding, flip=flip, seed=seed)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         draws = torch.rand(400, 3, generator=generator)[rows].numpy()
-        found = augment(torch.from_numpy(grids), rows, epoch).numpy()
+        found = augment(torch.from_numpy(grids), torch.tensor(rows), epoch).numpy()
         np.testing.assert_array_equal(found, slow_augment(grids, draws, padding, flip))
         assert len({str(one - one.min()) for one in found}) >= (2 * padding + 1) * (1 + flip), "all of them occur"
 
