@@ -16,7 +16,7 @@ from torch import Tensor
 from lt_cli.data.base import Batch, DataModule, run_seed
 from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import Palette, fit_cached
-from lt_cli.data.quantize import dequantize, quantize
+from lt_cli.data.quantize import NearestColors, dequantize
 from lt_cli.errors import UserError
 from lt_cli.pictures import grid, save_png
 
@@ -195,10 +195,12 @@ class PixelData(DataModule):
                 f"the palette has {self.palette.num_colors} colours, the run that goes on learned {self.vocab_size}: "
                 f"set --data.palette.num_colors={self.vocab_size}, or start a new run"
             )
+        assert self.centroids is not None
+        nearest = NearestColors(self.centroids)
         wanted = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}
         for name in wanted[stage]:
             if name not in self.splits:
-                self.splits[name] = self._tokenize(name)  # type: ignore[index]
+                self.splits[name] = self._tokenize(name, nearest)  # type: ignore[index]
         self._loaded.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -312,8 +314,7 @@ class PixelData(DataModule):
             self.label_names = images.label_names
         return {"train": images.take(np.sort(order[num_val:])), "val": images.take(np.sort(order[:num_val]))}
 
-    def _tokenize(self, name: str) -> TokenSplit:
-        assert self.centroids is not None
+    def _tokenize(self, name: str, nearest: NearestColors) -> TokenSplit:
         images = self._images(name)
         if name == "predict":
             images = replace(images, labels=None)
@@ -331,4 +332,4 @@ class PixelData(DataModule):
                     f"crop_padding ({self.crop_padding}) must be less than the pictures' side ({min(shape)})"
                 )
             augment = CropFlip(num_rows=len(images), padding=self.crop_padding, flip=self.flip, seed=run_seed())
-        return TokenSplit(quantize(images.images, self.centroids), images, shape, augment)
+        return TokenSplit(nearest.quantize(images.images), images, shape, augment)

@@ -15,30 +15,6 @@ LEVELS = (np.arange(256, dtype=np.float32) / np.float32(255)).astype(np.float64)
 SIDE = 16  # levels of a cell's side; 8 would halve the colours that are tried, and take eight times as many turns
 
 
-def quantize(images: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Each pixel's nearest colour by squared distance; the first of equally near ones.
-
-    Shape:
-        - images: (N, H, W, C), uint8
-        - centroids: (K, C), float32 in [0, 1]
-        - output: (N, H*W), row by row; uint8 where K <= 256, else int16
-
-    Raises:
-        UserError: If the numbers of channels differ, or the palette is too large.
-    """
-    channels = images.shape[-1]
-    if centroids.shape[1] != channels:
-        raise UserError(f"the palette has {centroids.shape[1]} channels, the pictures have {channels}: set both alike")
-    if len(centroids) > MAX_COLORS:
-        raise UserError(f"the palette has {len(centroids)} colours; it must have at most {MAX_COLORS}")
-    nearest = NearestColors(centroids)
-    dtype = np.uint8 if len(centroids) <= 256 else np.int16
-    tokens = np.empty((len(images), images.shape[1] * images.shape[2]), dtype)
-    for rows, codes in color_codes(images):
-        tokens[rows] = nearest(codes)
-    return tokens
-
-
 def dequantize(tokens: np.ndarray, centroids: np.ndarray, height: int, width: int) -> np.ndarray:
     """The pictures that tokens stand for.
 
@@ -76,27 +52,42 @@ class NearestColors:
 
     Args:
         centroids: The palette: (K, C), in [0, 1].
+
+    Raises:
+        UserError: If the palette is too large.
     """
 
     def __init__(self, centroids: np.ndarray) -> None:
         """Fills in nothing yet."""
+        if len(centroids) > MAX_COLORS:
+            raise UserError(f"the palette has {len(centroids)} colours; it must have at most {MAX_COLORS}")
         self._channels = centroids.shape[1]
         self._colors: np.ndarray = centroids.astype(np.float64).T  # (C, K)
         self._tokens = np.full(256**self._channels, -1, np.int16)
         self._from_low = (LEVELS[::SIDE, None, None] - self._colors) ** 2  # (cells a side, C, K)
         self._from_high = (LEVELS[SIDE - 1 :: SIDE, None, None] - self._colors) ** 2
 
-    def __call__(self, codes: np.ndarray) -> np.ndarray:
-        """The tokens of these colours.
+    def quantize(self, images: np.ndarray) -> np.ndarray:
+        """Each pixel's nearest colour by squared distance; the first of equally near ones.
 
         Shape:
-            - codes: (...), as ``color_codes`` has them
-            - output: (...), int16
+            - images: (N, H, W, C), uint8
+            - output: (N, H*W), row by row; uint8 where K <= 256, else int16
+
+        Raises:
+            UserError: If the numbers of channels differ.
         """
-        tokens: np.ndarray = self._tokens[codes]
-        if tokens.min() < 0:
-            self._fill(codes[tokens < 0])
-            tokens = self._tokens[codes]
+        channels = images.shape[-1]
+        if self._channels != channels:
+            raise UserError(f"the palette has {self._channels} channels, the pictures have {channels}: set both alike")
+        dtype = np.uint8 if self._colors.shape[1] <= 256 else np.int16
+        tokens = np.empty((len(images), images.shape[1] * images.shape[2]), dtype)
+        for rows, codes in color_codes(images):
+            found = self._tokens[codes]
+            if found.min() < 0:
+                self._fill(codes[found < 0])
+                found = self._tokens[codes]
+            tokens[rows] = found
         return tokens
 
     def _fill(self, codes: np.ndarray) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lt_cli.data.palette import GreyLevels, KMeansPalette, Palette, PaletteFile, fit_cached
-from lt_cli.data.quantize import dequantize, quantize
+from lt_cli.data.quantize import NearestColors, dequantize
 from lt_cli.errors import UserError
 
 
@@ -78,7 +78,7 @@ class TestKMeansPalette:
         grey = (np.random.default_rng(0).beta(0.4, 2, (20, 16, 16, 1)) * 255).astype(np.uint8)
 
         def error(centroids: np.ndarray) -> float:
-            back = dequantize(quantize(grey, centroids), centroids, 16, 16)
+            back = dequantize(NearestColors(centroids).quantize(grey), centroids, 16, 16)
             return float(((back.astype(float) - grey) ** 2).mean())
 
         assert error(KMeansPalette(num_colors=8).fit(grey)) < 0.6 * error(GreyLevels(num_colors=8).fit(grey))

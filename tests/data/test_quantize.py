@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 
 from lt_cli.data.palette import GreyLevels
-from lt_cli.data.quantize import dequantize, quantize
+from lt_cli.data.quantize import NearestColors, dequantize
 from lt_cli.errors import UserError
 
 
 def pictures(*shape: int, seed: int = 0) -> np.ndarray:
     """Random pictures."""
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def quantize(images: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    return NearestColors(centroids).quantize(images)
 
 
 def message(call: Callable[[], Any]) -> str:
@@ -93,6 +97,13 @@ class TestQuantize:
         squares = (images[0, 0, :, None] / np.float32(255) - centroids.astype(np.float64)) ** 2
         distances = squares[..., 0] + squares[..., 1] + squares[..., 2]
         np.testing.assert_array_equal(quantize(images, centroids)[0], distances.argmin(1))
+
+    def test_one_table_for_several_sets(self) -> None:
+        """What is asked for later is filled in then."""
+        centroids = np.random.default_rng(1).random((20, 3), dtype=np.float32)
+        nearest = NearestColors(centroids)
+        for images in (pictures(1, 4, 4, 3) // 16, pictures(2, 8, 8, 3), pictures(1, 4, 4, 3) // 16):
+            assert nearest.quantize(images).tolist() == slow_tokens(images, centroids)
 
     def test_many_pictures(self) -> None:
         """Pictures are taken some at a time; none may be lost or moved."""
