@@ -1,5 +1,6 @@
 """Pictures of every format, size and mode as one array, decoded once."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
+from lt_cli.data.png import decode_pngs
 from lt_cli.errors import UserError
 
 Size = tuple[int, int] | None
@@ -112,7 +114,12 @@ def stack_pictures(rows: Any, where: str, size: Size, channels: int) -> np.ndarr
     chunk = 256  # one at a time, small pictures would make the threads wait for each other
 
     def fill(start: int) -> None:
-        for row, picture in enumerate(rows[start : start + chunk], start):
+        some = rows[start : start + chunk]
+        plain = decode_pngs(map(_file_content, some), first.shape)
+        if plain is not None:
+            images[start : start + chunk] = plain
+            return
+        for row, picture in enumerate(some, start):
             image = decoded(row, picture)
             if image.shape != first.shape:
                 sizes = "{}x{} pixels, {} has {}x{}".format(*image.shape[:2], place(0), *first.shape[:2])
@@ -147,6 +154,16 @@ def decode(picture: Any, size: Size, channels: int) -> np.ndarray:
     if size is not None:
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _file_content(picture: Any) -> bytes | None:
+    """What a row's file has in it; None where it has none, or it cannot be read, which ``decode`` will say."""
+    with contextlib.suppress(OSError, TypeError):
+        if isinstance(picture, dict):
+            picture = picture["bytes"] or Path(picture["path"])
+        if isinstance(picture, Path):
+            picture = picture.read_bytes()
+    return picture if isinstance(picture, bytes) else None
 
 
 def one_line(error: Exception) -> str:
