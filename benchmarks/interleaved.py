@@ -55,13 +55,18 @@ class Report:
     Args:
         name: The benchmark's, and the file's.
         about: What ``--help`` says.
+        add_options: Adds options of the benchmark's own, which come with the others in ``arguments``.
     """
 
-    def __init__(self, name: str, about: str) -> None:
+    def __init__(
+        self, name: str, about: str, add_options: Callable[[argparse.ArgumentParser], object] | None = None
+    ) -> None:
         """Reads the options and keeps torch to one thread."""
         parser = argparse.ArgumentParser(description=about)
         parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="directory of the JSON file")
         parser.add_argument("--rounds", type=int, default=7, help="times that each contestant is measured")
+        if add_options is not None:
+            add_options(parser)
         self.arguments = parser.parse_args()
         self.name, self.rounds = name, self.arguments.rounds
         self.rows: list[Row] = []

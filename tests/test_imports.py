@@ -11,7 +11,7 @@ LEAVES = {"errors", "files", "refusals", "version", "pictures"}
 
 ALLOWED = {
     "backbones": {"backbones.attention", "backbones.base"},
-    "data": {"data.base", "data.cache", "data.images", "data.palette"},
+    "data": {"data.base", "data.cache", "data.decode", "data.images", "data.palette", "data.quantize"},
     "tasks": {"backbones.base", "data.base", "generation", "metrics", "optim", "tasks.base", "tasks.pixel_generation"},
     "callbacks": {"callbacks", "data.base", "shards", "signals", "tasks.base"},
     "generation": {"backbones.base"},

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lt_cli.backbones.base import Backbone
 from lt_cli.backbones.gpt import GPT
 from lt_cli.data.base import Batch, DataModule
-from lt_cli.data.images import ImageSet, ImageSource, stack_pictures
+from lt_cli.data.decode import stack_pictures
+from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import GreyLevels
 from lt_cli.data.pixels import PixelData
 from lt_cli.tasks.base import Stage, Task

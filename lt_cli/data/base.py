@@ -106,14 +106,15 @@ class BatchSampler:
         """This rank's share of each global batch from ``start_row`` on."""
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.num_rows, generator=generator)
+            order = torch.randperm(self.num_rows, generator=generator).numpy()  # whose slices cost less than torch's
         else:
-            order = torch.arange(self.num_rows)
+            order = np.arange(self.num_rows)
         end = self.end(self.start_row)
-        for first in range(self.start_row, end, self.global_batch_size):
-            rows = order[first : min(first + self.global_batch_size, end)]
-            if share := rows.tensor_split(self.world_size)[self.rank].tolist():
-                yield self.epoch, share
+        for start in range(self.start_row, end, self.global_batch_size):
+            share, rest = divmod(min(self.global_batch_size, end - start), self.world_size)
+            first = start + self.rank * share + min(self.rank, rest)
+            if rows := order[first : first + share + (self.rank < rest)].tolist():
+                yield self.epoch, rows
 
 
 class _Rows(Dataset[Batch]):
@@ -130,7 +131,7 @@ class _Rows(Dataset[Batch]):
 class Loader:
     """Batches of one split; iterating after ``load_state_dict`` goes on in the middle of the epoch.
 
-    Not a subclass of torch's DataLoader but a user of it: Lightning rebuilds DataLoaders in predict, under
+    Not a subclass of torch's DataLoader but at most a user of it: Lightning rebuilds DataLoaders in predict, under
     DDP and when overfitting, and leaves any other iterable as it is.
 
     Args:
@@ -144,15 +145,18 @@ class Loader:
         """Starts at row 0."""
         self.sampler = sampler  # Lightning calls its set_epoch
         self.batch_sampler = None  # Lightning asks for it where there is a sampler
-        self._loader: DataLoader[Batch] = DataLoader(
-            _Rows(split),
-            sampler=sampler,  # its items are batches of row numbers
-            batch_size=None,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-            generator=torch.Generator(),  # of its own, so that iterating draws nothing from the global one
-        )
+        self._rows = _Rows(split)
+        self._loader: DataLoader[Batch] | None = None  # it would cost more than fetching tokens does
+        if num_workers or pin_memory:
+            self._loader = DataLoader(
+                self._rows,
+                sampler=sampler,  # its items are batches of row numbers
+                batch_size=None,
+                num_workers=num_workers,
+                pin_memory=pin_memory,
+                persistent_workers=num_workers > 0,
+                generator=torch.Generator(),  # of its own, so that iterating draws nothing from the global one
+            )
         self._state = {"epoch": 0, "rows": 0}
         self._resuming = False
 
@@ -173,7 +177,7 @@ class Loader:
         self._resuming = False
         self.sampler.start_row, end = rows, self.sampler.end(rows)
         self._state = {"epoch": epoch, "rows": rows}
-        for batch in self._loader:
+        for batch in map(self._rows.__getitem__, self.sampler) if self._loader is None else self._loader:
             rows = min(rows + self.sampler.global_batch_size, end)
             self._state = {"epoch": epoch, "rows": rows}
             yield batch

@@ -4,22 +4,17 @@ import contextlib
 import difflib
 import inspect
 import io
-import os
-import re
-import textwrap
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from lt_cli.data.decode import Origin, Size, decode, decode_once, one_line, stack_pictures, state_of
 from lt_cli.errors import UserError
 
 TrainOrTest = Literal["train", "test"]
-Size = tuple[int, int] | None
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -102,6 +97,7 @@ class TorchvisionImages(ImageSource):
     def __init__(self, *, name: str, root: str = "data", download: bool = True) -> None:
         """Reads nothing."""
         self.name, self.root, self.download = name, Path(root).expanduser(), download
+        self._read: dict[str, Any] = {}
 
     @property
     def cache_dir(self) -> Path:
@@ -111,17 +107,22 @@ class TorchvisionImages(ImageSource):
     def prepare(self) -> None:
         """Downloads both splits, or checks that they are there."""
         for split in ("train", "test"):
-            self._dataset(split, download=self.download)
+            try:
+                self._read[split] = self._dataset(split, download=False)
+            except UserError:
+                if not self.download:
+                    raise
+                self._read[split] = self._dataset(split, download=True)
 
     def load(self, split: TrainOrTest, size: Size = None, channels: int = 3) -> ImageSet:
         """The split at once where torchvision holds it as an array, else picture by picture."""
-        dataset = self._dataset(split, download=False)
+        dataset = self._read.pop(split) if split in self._read else self._dataset(split, download=False)
         rows: Any = np.asarray(getattr(dataset, "data", None))
         try:
             if rows.dtype == np.uint8 and rows.shape[3:] in ((), (1,), (3,)) and hasattr(dataset, "targets"):
                 rows, labels = rows.reshape(*rows.shape[:3], -1), np.asarray(dataset.targets, np.int64)
             else:
-                pairs = [(_decode(image, size, channels), int(label)) for image, label in dataset]
+                pairs = [(decode(image, size, channels), int(label)) for image, label in dataset]
                 rows, labels = [image for image, _ in pairs], np.array([label for _, label in pairs])
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(f"name ({self.name}) must be a set whose pictures have one label each") from error
@@ -146,7 +147,7 @@ class TorchvisionImages(ImageSource):
             failed = f"{self.name} ({split}) could not be {'downloaded to' if download else 'read from'} {self.root}"
             cure = "" if self.download else "set download to true, "
             cure += f"set root to a directory that has it, or put {_torchvision_files(cls, self.root)}"
-            raise UserError(f"{failed}: {_one_line(error)}\n{cure}") from error
+            raise UserError(f"{failed}: {one_line(error)}\n{cure}") from error
 
 
 class HuggingFaceImages(ImageSource):
@@ -187,19 +188,21 @@ class HuggingFaceImages(ImageSource):
         if (split_name := self.split_names[split]) is None:
             return None
         dataset, where = self._dataset(split_name), f"{self.path}, {split_name}"
-        column = self._column(dataset.features, "image_column", self.image_column, datasets.Image)
+        pictures = self._column(dataset.features, "image_column", self.image_column, datasets.Image)
         try:
-            rows = dataset.cast_column(column, datasets.Image(decode=False))[column]
+            rows = dataset.cast_column(pictures, datasets.Image(decode=False))[pictures]
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"image_column ({column}) must hold pictures; it has {dataset.features[column]}") from error
+            kind = dataset.features[pictures]
+            raise UserError(f"image_column ({pictures}) must hold pictures; it has {kind}") from error
         column = self._column(dataset.features, "label_column", self.label_column, datasets.ClassLabel)
         labels = dataset[column][:] if column else []
+        origin = Origin([self.path, self.config_name, split_name, pictures], _state(dataset, pictures), self.cache_dir)
         if all(label in (None, -1) for label in labels):
-            return ImageSet(stack_pictures(rows, where, size, channels))
+            return ImageSet(decode_once(rows, where, size, channels, origin))
         if odd := [row for row, label in enumerate(labels) if not isinstance(label, int) or label < 0]:
             raise UserError(f"label_column ({column}) must hold classes; {where}, row {odd[0]} has {labels[odd[0]]!r}")
         names = getattr(dataset.features[column], "names", [str(label) for label in range(max(labels) + 1)])
-        return ImageSet(stack_pictures(rows, where, size, channels), np.array(labels), names)
+        return ImageSet(decode_once(rows, where, size, channels, origin), np.array(labels), names)
 
     def _dataset(self, split_name: str | None) -> Any:
         import datasets
@@ -209,7 +212,7 @@ class HuggingFaceImages(ImageSource):
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             named = f"path ({self.path}), config_name ({self.config_name}), split ({split_name})"
             cure = "set path to a name on the hub or a directory, train_split and test_split to its splits or null"
-            raise UserError(f"{named} could not be loaded: {_one_line(error)}\n{cure}") from error
+            raise UserError(f"{named} could not be loaded: {one_line(error)}\n{cure}") from error
 
     def _column(self, features: dict[str, Any], argument: str, given: str | None, kind: type) -> str | None:
         found = [name for name, feature in features.items() if isinstance(feature, kind)]
@@ -256,80 +259,18 @@ class FolderImages(ImageSource):
         if not files:
             raise UserError(f"{folder} must hold pictures ({' '.join(SUFFIXES)}); set root to a folder that does")
         names = [path.relative_to(self.root).as_posix() for path in files]
-        images = stack_pictures(files, str(folder), size, channels)
+        origin = Origin([str(self.root.resolve()), split], state_of(files), self.cache_dir)
+        images = decode_once(files, str(folder), size, channels, origin)
         return ImageSet(images, np.array(labels), classes, names) if own else ImageSet(images, names=names)
 
 
-def stack_pictures(rows: Any, where: str, size: Size, channels: int) -> np.ndarray:
-    """Every picture with one size and number of channels.
-
-    Args:
-        rows: What slices into arrays (H, W, C), PIL images, paths, or dicts with ``bytes`` or a ``path``.
-        where: What messages call the rows, where these are no paths.
-        size: As in ``ImageSource.load``.
-        channels: As in ``ImageSource.load``.
-
-    Shape:
-        - output: (N, H, W, C), uint8
-    """
-    if channels not in (1, 3):
-        raise UserError(f"channels ({channels}) must be 1 (grey) or 3 (RGB)")
-    if size is not None and min(size) < 1:
-        raise UserError(f"size {size} must be a height and a width of at least 1 pixel")
-    if len(rows) == 0:
-        raise UserError(f"{where}: there are no pictures")
-    if isinstance(rows, np.ndarray) and rows.shape[3] == channels and size in (None, rows.shape[1:3]):
-        return rows
-
-    def place(row: int) -> str:
-        return str(rows[row]) if isinstance(rows[row], Path) else f"{where}, row {row}"
-
-    def decode(row: int, picture: Any) -> np.ndarray:
-        try:
-            return _decode(picture, size, channels)
-        except Exception as error:  # Pillow raises many kinds
-            raise UserError(f"{place(row)} is no readable picture ({_one_line(error)}); mend or remove it") from error
-
-    first = decode(0, rows[:1][0])
-    images = np.empty((len(rows), *first.shape), np.uint8)
-    chunk = 256  # one at a time, small pictures would make the threads wait for each other
-
-    def fill(start: int) -> None:
-        for row, picture in enumerate(rows[start : start + chunk], start):
-            image = decode(row, picture)
-            if image.shape != first.shape:
-                sizes = "{}x{} pixels, {} has {}x{}".format(*image.shape[:2], place(0), *first.shape[:2])
-                raise UserError(f"{place(row)} has {sizes}: set size to the height and width that all shall have")
-            images[row] = image
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(fill, range(0, len(rows), chunk)))
-    return images
-
-
-def _decode(picture: Any, size: Size, channels: int) -> np.ndarray:
-    """One picture of any kind and mode: (H, W, C), uint8."""
-    if isinstance(picture, dict):
-        picture = picture["bytes"] or Path(picture["path"])
-    if isinstance(picture, Path):
-        picture = picture.read_bytes()
-    if isinstance(picture, bytes):
-        picture = Image.open(io.BytesIO(picture))
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
-    image: Image.Image = ImageOps.exif_transpose(picture)
-    if image.mode[0] in "IF":  # Pillow would clip these to 8 bits
-        levels = np.asarray(image)
-        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("its values must be integers of 8 or 16 bits")
-        image = Image.fromarray(np.rint(levels / 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = (image if image.mode == "L" else image.convert("RGB")).convert("L" if channels == 1 else "RGB")
-    if size is not None:
-        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(image.height, image.width, channels)
+def _state(dataset: Any, column: str | None) -> str | None:
+    """The files of ``datasets``, which it writes once for each state of the pictures; None if they only name others."""
+    content = dataset.data.column(column)
+    if not str(content.type).startswith("struct") or any(chunk.field("bytes").null_count for chunk in content.chunks):
+        return None
+    files = [Path(file["filename"]) for file in dataset.cache_files]
+    return state_of(files, written_once=True) if files else None
 
 
 def _folders(folder: Path) -> list[str]:
@@ -339,11 +280,6 @@ def _folders(folder: Path) -> list[str]:
 def _files(folder: Path, pattern: str) -> list[Path]:
     found = [path for path in folder.glob(pattern) if path.suffix.lower() in SUFFIXES and path.is_file()]
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-
-
-def _one_line(error: Exception) -> str:
-    text = re.sub(r" <[^>]* object at 0x\w+>", "", str(error))
-    return textwrap.shorten(text, 200, placeholder=" ...")
 
 
 def _torchvision_files(cls: Any, root: Path) -> str:

@@ -1,22 +1,19 @@
-"""Colours to tokens and back: a palette is a plain array of colours, and a pixel's token the nearest one's index.
+"""Which colours pictures are painted with: a palette chooses them, as a plain array.
 
-Tokens are computed once, exactly, and outside any training step, where half precision would make many of them wrong.
 Shapes: N pictures, H x W pixels, C channels (1 grey, 3 RGB), K colours.
 """
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from lt_cli.data.cache import cached
+from lt_cli.data.quantize import MAX_COLORS, color_codes
 from lt_cli.errors import UserError
-
-MAX_COLORS = 2**15  # what int16 tokens can tell apart
 
 
 class Palette(ABC):
@@ -69,7 +66,8 @@ class GreyLevels(Palette):
 class KMeansPalette(Palette):
     """K-means of the training pixels, as Image GPT uses (Chen et al. 2020), from darkest to lightest.
 
-    Pictures of more than 262 144 distinct colours are first reduced to the means of 4x4x4 neighbouring ones.
+    Pictures of more than 262 144 distinct colours are first reduced to the means of 4x4x4 neighbouring ones; where
+    there are many, what is found for the means of 8x8x8 is the first guess.
 
     Args:
         num_colors: Number of colours; 1 to 32 768.
@@ -77,6 +75,7 @@ class KMeansPalette(Palette):
     """
 
     learned = True
+    version = 2
 
     def __init__(self, *, num_colors: int = 512, seed: int = 0) -> None:
         """Checks the number."""
@@ -98,21 +97,23 @@ class KMeansPalette(Palette):
 
         channels = images.shape[-1]
         counts = np.zeros(256**channels, np.int64)
-        for _, codes in _codes(images):
+        for _, codes in color_codes(images):
             np.add.at(counts, codes, 1)
         codes = np.flatnonzero(counts)
         if len(codes) < self.num_colors:
             raise UserError(f"num_colors ({self.num_colors}) must be at most {len(codes)}: there are no more colours")
-        colors: np.ndarray = _colors(codes, channels) / 255
-        weights: np.ndarray = counts[codes].astype(np.float64)
+        colors = np.stack([(codes >> shift).astype(np.uint8) for shift in range(8 * channels - 8, -1, -8)])
+        weights = counts[codes].astype(np.float64)
         if len(codes) > max(2**18, 64 * self.num_colors):
-            cells = np.unique(codes & 0xFCFCFC, return_inverse=True)[1]
-            sums = [np.bincount(cells, weights * values) for values in colors.T]
-            weights = np.bincount(cells, weights)
-            colors = np.stack(sums, axis=1) / weights[:, None]
-        kmeans = KMeans(self.num_colors, n_init=10 if channels == 1 else 1, max_iter=20, random_state=self.seed)
+            colors, weights = _means(colors, weights, bits=6)
         with threadpool_limits(1):  # threads add in any order, and so differ in the last digits
-            centroids: np.ndarray = kmeans.fit(colors, sample_weight=weights).cluster_centers_
+            kmeans = KMeans(self.num_colors, n_init=10 if channels == 1 else 1, max_iter=20, random_state=self.seed)
+            coarse, coarse_weights = _means(colors, weights, bits=5)
+            if channels == 3 and len(weights) > 2 * len(coarse_weights) > 32 * self.num_colors:
+                guess = KMeans(self.num_colors, n_init=1, max_iter=10, random_state=self.seed)
+                guess.fit(coarse.T / 255, sample_weight=coarse_weights)
+                kmeans = KMeans(self.num_colors, n_init=1, max_iter=3, init=guess.cluster_centers_)
+            centroids: np.ndarray = kmeans.fit(colors.T / 255, sample_weight=weights).cluster_centers_
         luma = centroids @ np.array([0.299, 0.587, 0.114][:channels])
         return centroids[np.lexsort((*centroids.T, luma))].astype(np.float32)
 
@@ -159,90 +160,21 @@ def fit_cached(palette: Palette, images: np.ndarray, cache_dir: Path | None) -> 
     return cached("palette", digest.hexdigest(), lambda: {"colors": palette.fit(images)}, cache_dir)["colors"]
 
 
-def quantize(images: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Each pixel's nearest colour by squared distance; the first of equally near ones.
+def _means(colors: np.ndarray, weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """The means of the colours that agree in the highest bits of each channel, and the weights of those.
 
     Shape:
-        - images: (N, H, W, C), uint8
-        - centroids: (K, C), float32 in [0, 1]
-        - output: (N, H*W), row by row; uint8 where K <= 256, else int16
-
-    Raises:
-        UserError: If the numbers of channels differ, or the palette is too large.
+        - colors: (C, M), in 0..255
+        - weights: (M,)
+        - output: (C, P), and (P,)
     """
-    channels = images.shape[-1]
-    if centroids.shape[1] != channels:
-        raise UserError(f"the palette has {centroids.shape[1]} channels, the pictures have {channels}: set both alike")
-    if len(centroids) > MAX_COLORS:
-        raise UserError(f"the palette has {len(centroids)} colours; it must have at most {MAX_COLORS}")
-    occurs = np.zeros(256**channels, bool)
-    for _, codes in _codes(images):
-        occurs[codes] = True
-    present = np.flatnonzero(occurs)
-    token_of = np.zeros(256**channels, np.uint8 if len(centroids) <= 256 else np.int16)
-    token_of[present] = _nearest(_colors(present, channels), centroids.astype(np.float64))
-    tokens = np.empty((len(images), images.shape[1] * images.shape[2]), token_of.dtype)
-    for rows, codes in _codes(images):
-        tokens[rows] = token_of[codes]
-    return tokens
-
-
-def dequantize(tokens: np.ndarray, centroids: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The pictures that tokens stand for.
-
-    Shape:
-        - tokens: (..., H*W), integers in [0, K)
-        - centroids: (K, C), float32 in [0, 1]
-        - output: (..., H, W, C), uint8
-    """
-    colors: np.ndarray = np.rint(255 * centroids).astype(np.uint8)
-    images: np.ndarray = colors[tokens].reshape(*tokens.shape[:-1], height, width, centroids.shape[1])
-    return images
-
-
-def _codes(images: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Some pictures at a time, with their pixels as numbers: (n, H*W), 8 bits a channel, the first one highest."""
-    step = max(1, 2**18 // (images.shape[1] * images.shape[2]))
-    for start in range(0, len(images), step):
-        rows = slice(start, start + step)
-        codes = images[rows, ..., 0].astype(np.int32)
-        for channel in range(1, images.shape[-1]):
-            codes <<= 8
-            codes |= images[rows, ..., channel]
-        yield rows, codes.reshape(len(codes), -1)
-
-
-def _colors(codes: np.ndarray, channels: int) -> np.ndarray:
-    """Numbers back to colours: (M,) to (M, C), uint8."""
-    return (codes[:, None] >> np.arange(8 * channels - 8, -1, -8)).astype(np.uint8)
-
-
-def _nearest(colors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Index of the centroid (K, C) nearest to each colour (M, C), by direct differences in float64.
-
-    Colours are taken by cells of 16 levels a side. Only those centroids are tried that come as near to a
-    cell's box as the one whose farthest corner is nearest does; as rounding keeps order, no nearest is missed.
-    """
-    values = (np.arange(256, dtype=np.float32) / np.float32(255)).astype(np.float64)
-    cells = (colors >> 4).astype(np.int64) @ 16 ** np.arange(colors.shape[1])
-    order = np.argsort(cells, kind="stable")
-    nearest = np.empty(len(colors), np.int64)
-    for rows in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1):
-        points = values[colors[rows]]
-        low, high = points.min(0), points.max(0)
-        gap = np.maximum(np.maximum(low - centroids, centroids - high), 0)
-        reach = np.maximum(abs(centroids - low), abs(centroids - high))
-        tried = np.flatnonzero(_squared(gap) <= _squared(reach).min())
-        nearest[rows] = tried[_squared(points[:, None] - centroids[tried]).argmin(1)]
-    return nearest
-
-
-def _squared(differences: np.ndarray) -> np.ndarray:
-    """Squared length over the last axis, always summed in the same order."""
-    total: np.ndarray = differences[..., 0] ** 2
-    for channel in range(1, differences.shape[-1]):
-        total += differences[..., channel] ** 2
-    return total
+    cells = np.zeros(len(weights), np.intp)
+    for channel in colors:
+        cells = cells << bits | channel.astype(np.uint8) >> 8 - bits
+    totals = np.bincount(cells, weights)
+    present = np.flatnonzero(totals)
+    sums = [np.bincount(cells, weights * channel)[present] for channel in colors]
+    return np.stack(sums) / totals[present], totals[present]
 
 
 def _load(path: Path, channels: int) -> np.ndarray:

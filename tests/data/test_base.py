@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -95,6 +95,16 @@ class TestBatchSampler:
             walked.set_epoch(epoch)
             keys = list(walked)
         assert [[rows for _, rows in keys]] == ranks(1, 24, 4, epoch=2)
+
+    @pytest.mark.parametrize("even", [False, True])
+    @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+    def test_the_order_is_what_it_was_in_earlier_versions(self, world_size: int, even: bool) -> None:
+        """Runs that were begun with those go on: a permutation by torch, each global batch shared out by it."""
+        order = torch.randperm(23, generator=torch.Generator().manual_seed(3 * 1_000_003 + 2))
+        rest = order[4 : 23 - (23 - 4) % world_size if even else 23]
+        shares = [rows.tensor_split(world_size) for rows in rest.split(3 * world_size)]
+        expected = [[share[rank].tolist() for share in shares if len(share[rank])] for rank in range(world_size)]
+        assert ranks(world_size, 23, 3, seed=3, epoch=2, start_row=4, even=even) == expected
 
     @pytest.mark.parametrize("even", [False, True])
     @pytest.mark.parametrize("world_size", [2, 3, 4])
@@ -197,6 +207,12 @@ class TestLoader:
         assert flat(done) + flat(rest) == flat(rows_of(loader()))
 
     @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_a_split_gets_a_list_of_plain_numbers(self, num_workers: int) -> None:
+        """So that a split of one's own may look rows up in lists, dicts and arrays."""
+        named = Loader(Named(), sampler(8, 3), num_workers=num_workers)
+        assert flat([batch["name"] for batch in named]) == [f"row {row}" for row in flat(ranks(1, 8, 3)[0])]
+
+    @pytest.mark.parametrize("num_workers", [0, 2])
     def test_iterating_leaves_the_random_numbers_alone(self, num_workers: int) -> None:
         before = torch.get_rng_state()
         one = Loader(Still(), sampler(8, 2), num_workers=num_workers)
@@ -212,6 +228,16 @@ class Still(Numbers):
 
     def batch(self, rows: Any, epoch: int) -> Any:
         return {"index": torch.tensor(rows)}
+
+
+class Named(Still):
+    """Rows that are found by their number in what Python has for that."""
+
+    names: ClassVar = {row: f"row {row}" for row in range(8)}
+
+    def batch(self, rows: Any, epoch: int) -> Any:
+        assert rows == [int(str(row)) for row in rows]
+        return super().batch(rows, epoch) | {"name": [self.names[row] for row in rows]}
 
 
 class TestUnderTrainer:

@@ -1,9 +1,11 @@
 """Every source of pictures, on tiny files of every kind, and what each says when something is wrong."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import pytest
 import torchvision
 from PIL import Image
 
+from lt_cli.data import decode
+from lt_cli.data.decode import stack_pictures
 from lt_cli.data.images import Digits, FolderImages, HuggingFaceImages, ImageSet, TorchvisionImages
 from lt_cli.errors import UserError
 
@@ -164,6 +168,15 @@ class TestTorchvisionImages:
         assert "name (cifar-10)" in said
         assert "CIFAR10" in said
         assert "FashionMNIST" in message(TorchvisionImages(name="??").prepare)
+
+    def test_what_was_prepared_is_not_read_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        images, _ = self.write_mnist(tmp_path)["train"]
+        source = TorchvisionImages(name="MNIST", root=str(tmp_path))
+        source.prepare()
+        with monkeypatch.context() as patched:
+            patched.setattr(torchvision.datasets.MNIST, "__init__", lambda *_, **__: pytest.fail("read again"))
+            np.testing.assert_array_equal(source.load("train", channels=1).images, images[..., None])
+        np.testing.assert_array_equal(source.load("train", channels=1).images, images[..., None])
 
     def test_arrays_and_items(self, monkeypatch: pytest.MonkeyPatch) -> None:
         images = colors(5, 4, 4, 3)
@@ -477,3 +490,123 @@ class TestDecoding:
         said = message(lambda: self.decode(tmp_path, Image.fromarray(np.full((2, 2), value))))
         assert str(tmp_path / "picture.tif") in said
         assert "8 or 16 bits" in said
+
+
+class TestDecodedOnce:
+    """What took long to decode is kept, and never used once the files are others."""
+
+    @pytest.fixture
+    def kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Where pictures are kept, as if decoding any were slow."""
+        monkeypatch.setattr(decode, "SLOW", 0.0)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf_cache")
+        return tmp_path / "xdg" / "lt_cli"
+
+    @pytest.fixture
+    def decodings(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What was decoded."""
+        found: list[str] = []
+
+        def stack(rows: Any, where: str, *options: Any) -> np.ndarray:
+            found.append(where)
+            return stack_pictures(rows, where, *options)
+
+        monkeypatch.setattr(decode, "stack_pictures", stack)
+        return found
+
+    @staticmethod
+    def write(root: Path, *images: np.ndarray, age: float = 60) -> None:
+        """Files of some seconds ago."""
+        for row, image in enumerate(images):
+            path = save(root / f"{row}.png", image)
+            os.utime(path, (time.time() - age,) * 2)
+
+    def test_folder(self, tmp_path: Path, kept: Path, decodings: list[str]) -> None:
+        images = colors(3, 4, 4, 3)
+        self.write(tmp_path / "set", *images)
+        source = FolderImages(root=str(tmp_path / "set"))
+        for _ in range(3):
+            np.testing.assert_array_equal(loaded(source.load("train")).images, images)
+        assert len(decodings) == 1
+        assert loaded(source.load("train", (2, 2))).images.shape == (3, 2, 2, 3)
+        assert loaded(source.load("train", None, 1)).images.shape == (3, 4, 4, 1)
+        assert len(decodings) == len(list(kept.iterdir())) == 3
+
+    @pytest.mark.parametrize("change", ["content", "time", "less", "more", "name"])
+    def test_changed_files(self, tmp_path: Path, kept: Path, decodings: list[str], change: str) -> None:
+        root, images = tmp_path / "set", [*colors(3, 4, 4, 3)]
+        self.write(root, *images)
+        source = FolderImages(root=str(root))
+        loaded(source.load("train"))
+        if change == "content":
+            images[1] = colors(4, 4, 3, seed=9)
+        if change == "more":
+            images.append(images[0])
+        if change == "less":
+            (root / "2.png").unlink()
+            images.pop()
+        self.write(root, *images, age=50 if change in ("time", "content") else 60)
+        if change == "name":
+            (root / "0.png").rename(root / "9.png")
+            images = [*images[1:], images[0]]
+        np.testing.assert_array_equal(loaded(source.load("train")).images, np.stack(images))
+        assert len(decodings) == 2
+        assert len(list(kept.iterdir())) == 1, "in place of what it was"
+
+    def test_files_that_are_still_being_written(self, tmp_path: Path, kept: Path, decodings: list[str]) -> None:
+        """Within a step of the file system's clock, another picture may have the same size and time."""
+        self.write(tmp_path / "set", *colors(2, 4, 4, 3), age=0)
+        for _ in range(2):
+            loaded(FolderImages(root=str(tmp_path / "set")).load("train"))
+        assert len(decodings) == 2
+        assert not kept.exists()
+
+    def test_what_is_decoded_at_once_is_not_kept(
+        self, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(decode, "SLOW", 60.0)
+        self.write(tmp_path / "set", *colors(2, 4, 4, 3))
+        loaded(FolderImages(root=str(tmp_path / "set")).load("train"))
+        assert not kept.exists()
+
+    def test_damage(self, tmp_path: Path, kept: Path, decodings: list[str]) -> None:
+        images = colors(2, 4, 4, 3)
+        self.write(tmp_path / "set", *images)
+        source = FolderImages(root=str(tmp_path / "set"))
+        loaded(source.load("train"))
+        (file,) = kept.iterdir()
+        content = bytearray(file.read_bytes())
+        content[content.index(images.tobytes()) + 5] ^= 1
+        file.write_bytes(content)
+        with pytest.warns(UserWarning, match="is damaged"):
+            np.testing.assert_array_equal(loaded(source.load("train")).images, images)
+        np.testing.assert_array_equal(loaded(source.load("train")).images, images)
+        assert len(decodings) == 2
+
+    def test_parquet(self, tmp_path: Path, kept: Path, decodings: list[str]) -> None:
+        images, path = colors(6, 5, 4, 3), str(tmp_path / "set")
+        for seed in (0, 1):
+            images = colors(6, 5, 4, 3, seed=seed)
+            pictures = [Image.fromarray(image) for image in images]
+            labels = (datasets.ClassLabel(names=["cat", "dog"]), [0, 1, 1, 0, 1, seed])
+            TestHuggingFaceImages.write(tmp_path / "set", "train", img=(datasets.Image(), pictures), label=labels)
+            os.utime(tmp_path / "set" / "train-00000-of-00001.parquet", (1e9 + seed,) * 2)
+            for _ in range(2):
+                found = loaded(HuggingFaceImages(path=path).load("train"))
+                np.testing.assert_array_equal(found.images, images)
+                assert found.labels is not None
+                assert found.labels.tolist() == [0, 1, 1, 0, 1, seed]
+            assert len(decodings) == seed + 1
+        for _ in range(2):
+            part = loaded(HuggingFaceImages(path=path, train_split="train[1:3]").load("train"))
+            np.testing.assert_array_equal(part.images, images[1:3])
+        assert len(decodings) == 3
+
+    def test_pictures_that_the_dataset_only_names(self, tmp_path: Path, kept: Path, decodings: list[str]) -> None:
+        """Its own files stay as they are when those change."""
+        save(tmp_path / "set" / "train" / "cat" / "a.png", colors(3, 3, 3))
+        for _ in range(2):
+            loaded(HuggingFaceImages(path=str(tmp_path / "set")).load("train"))
+        assert len(decodings) == 2
+        assert not kept.exists()

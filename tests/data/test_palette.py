@@ -1,4 +1,4 @@
-"""Palettes, exact tokens, and the file that a learned palette is kept in."""
+"""Palettes, and the file that a learned one is kept in."""
 
 import logging
 import os
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lt_cli.data.palette import GreyLevels, KMeansPalette, Palette, PaletteFile, dequantize, fit_cached, quantize
+from lt_cli.data.palette import GreyLevels, KMeansPalette, Palette, PaletteFile, fit_cached
+from lt_cli.data.quantize import NearestColors, dequantize
 from lt_cli.errors import UserError
 
 
@@ -23,19 +24,6 @@ def message(call: Callable[[], Any]) -> str:
     with pytest.raises(UserError) as caught:
         call()
     return str(caught.value)
-
-
-def slow_tokens(images: np.ndarray, centroids: np.ndarray) -> list[list[int]]:
-    """The definition, a pixel and a colour at a time."""
-    tokens = []
-    for image in images:
-        row = []
-        for pixel in image.reshape(-1, image.shape[-1]):
-            values = [float(np.float32(value) / np.float32(255)) for value in pixel]
-            distances = [sum((v - float(c)) ** 2 for v, c in zip(values, color, strict=True)) for color in centroids]
-            row.append(distances.index(min(distances)))
-        tokens.append(row)
-    return tokens
 
 
 class TestGreyLevels:
@@ -90,7 +78,7 @@ class TestKMeansPalette:
         grey = (np.random.default_rng(0).beta(0.4, 2, (20, 16, 16, 1)) * 255).astype(np.uint8)
 
         def error(centroids: np.ndarray) -> float:
-            back = dequantize(quantize(grey, centroids), centroids, 16, 16)
+            back = dequantize(NearestColors(centroids).quantize(grey), centroids, 16, 16)
             return float(((back.astype(float) - grey) ** 2).mean())
 
         assert error(KMeansPalette(num_colors=8).fit(grey)) < 0.6 * error(GreyLevels(num_colors=8).fit(grey))
@@ -105,6 +93,23 @@ class TestKMeansPalette:
         expected = images.reshape(4, -1, 3).mean(1)
         luma = expected @ [0.299, 0.587, 0.114]
         np.testing.assert_allclose(found * 255, expected[luma.argsort()], atol=0.01)
+
+    def test_clusters_well_from_coarse_to_fine(self) -> None:
+        """Smooth pictures of very many colours: as good as scikit-learn's k-means of a part of the pixels itself."""
+        from sklearn.cluster import KMeans
+
+        waves = np.random.default_rng(0).normal(size=(40, 3, 3))
+        places = np.stack(np.meshgrid(*[np.linspace(0, 3, 100)] * 2), axis=-1)
+        phases = waves[:, None, None, :, :2] @ places[..., None]
+        images = (127 + 127 * np.sin(phases[..., 0] + waves[:, None, None, :, 2])).astype(np.uint8)
+        assert len(np.unique(images.reshape(-1, 3), axis=0)) > 2**16
+        pixels = images.reshape(-1, 3)[:: images.size // 30_000] / 255
+
+        def error(centroids: np.ndarray) -> float:
+            return float(((pixels[:, None] - centroids) ** 2).sum(2).min(1).mean())
+
+        whole = KMeans(64, n_init=1, random_state=0).fit(pixels).cluster_centers_
+        assert error(KMeansPalette(num_colors=64).fit(images)) < 1.1 * error(whole)
 
     def test_too_many_colours_asked(self) -> None:
         images = np.array([0, 7, 9, 9], np.uint8).reshape(1, 2, 2, 1)
@@ -155,71 +160,6 @@ class TestPaletteFile:
         assert all(part in said for part in [str(path), *parts]), said
 
 
-class TestQuantize:
-    """Exact tokens, and back."""
-
-    @pytest.mark.parametrize("channels", [1, 3])
-    @pytest.mark.parametrize("num_colors", [1, 5, 300])
-    def test_nearest(self, channels: int, num_colors: int) -> None:
-        images = pictures(3, 8, 7, channels)
-        centroids = np.random.default_rng(1).random((num_colors, channels), dtype=np.float32)
-        tokens = quantize(images, centroids)
-        assert tokens.shape == (3, 56)
-        assert tokens.dtype == (np.uint8 if num_colors <= 256 else np.int16)
-        assert tokens.tolist() == slow_tokens(images, centroids)
-
-    def test_smallest_type(self) -> None:
-        colors = np.linspace(0, 1, 257, dtype=np.float32)[:, None]
-        images = np.full((1, 1, 1, 1), 255, np.uint8)
-        assert quantize(images, colors[1:]).dtype == np.uint8
-        assert quantize(images, colors[1:]).item() == 255
-        assert quantize(images, colors).dtype == np.int16
-        assert quantize(images, colors).item() == 256
-
-    def test_every_grey(self) -> None:
-        images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-        centroids = GreyLevels(num_colors=16).fit(images)
-        tokens = quantize(images, centroids)
-        assert tokens.tolist() == slow_tokens(images, centroids)
-        assert tokens.tolist() == [[(value + 8) // 17 for value in range(256)]]
-
-    def test_ties_take_the_first(self) -> None:
-        images = np.array([[[[0, 0, 0], [255, 255, 255], [255, 0, 0]]]], np.uint8)
-        centroids = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 0], [0, 1, 1]], np.float32)
-        assert quantize(images, centroids).tolist() == [[0, 0, 0]]
-        assert quantize(images, centroids[::-1].copy()).tolist() == [[0, 0, 1]]
-
-    def test_crowded_colours(self) -> None:
-        """Many colours in one corner, where a search by cells could miss the nearest."""
-        images = np.concatenate([pictures(2, 8, 8, 3) // 8, pictures(2, 8, 8, 3)])
-        rng = np.random.default_rng(2)
-        crowd = rng.random((150, 3), dtype=np.float32) / 10
-        lattice = (rng.integers(0, 6, (150, 3)) * 51 / 255).astype(np.float32)
-        centroids = np.concatenate([crowd, lattice])
-        assert quantize(images, centroids).tolist() == slow_tokens(images, centroids)
-
-    def test_many_pictures(self) -> None:
-        """Pictures are taken some at a time; none may be lost or moved."""
-        images = pictures(70, 64, 64, 1)
-        levels = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-        np.testing.assert_array_equal(quantize(images, levels), images.reshape(70, -1))
-
-    def test_mistakes(self) -> None:
-        said = message(lambda: quantize(pictures(1, 2, 2, 3), np.zeros((4, 1), np.float32)))
-        assert "1 channels" in said
-        assert "have 3" in said
-        assert "40000" in message(lambda: quantize(pictures(1, 2, 2, 1), np.zeros((40_000, 1), np.float32)))
-
-    def test_round_trip(self) -> None:
-        centroids = np.array([[0, 0.5, 1], [0.1, 0.2, 0.999], [1, 1, 1]], np.float32)
-        tokens = np.array([[[0, 1, 2, 2, 1, 0]]], np.int16)
-        images = dequantize(tokens, centroids, 2, 3)
-        assert images.shape == (1, 1, 2, 3, 3)
-        assert images.dtype == np.uint8
-        assert images[0, 0, 0].tolist() == [[0, 128, 255], [26, 51, 255], [255, 255, 255]]
-        np.testing.assert_array_equal(quantize(images[0], centroids), tokens[0])
-
-
 class Counting(KMeansPalette):
     """Counts how often it is asked to learn."""
 
@@ -265,7 +205,7 @@ class TestFitCached:
         fit_cached(Counting(num_colors=4), other, tmp_path)
         fit_cached(Counting(num_colors=4), images.reshape(4, 2, 4, 3), tmp_path)
         fit_cached(KMeansPalette(num_colors=4), images, tmp_path)
-        monkeypatch.setattr(Counting, "version", 2)
+        monkeypatch.setattr(Counting, "version", KMeansPalette.version + 1)
         fit_cached(Counting(num_colors=4), images, tmp_path)
         assert len(list(tmp_path.glob("palette-*.npz"))) == 7
         assert Counting.fits == 6

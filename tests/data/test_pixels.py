@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from toys import Pictures, pixel_data, ready, tiny_gpt, trainer
 
-from lt_cli.data import pixels
 from lt_cli.data.base import Loader
 from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import GreyLevels, KMeansPalette
 from lt_cli.data.pixels import CropFlip, PixelData, TokenSplit
+from lt_cli.data.quantize import NearestColors
 from lt_cli.errors import UserError
 from lt_cli.pictures import grid
 from lt_cli.tasks.pixel_generation import PixelGeneration
@@ -51,7 +51,7 @@ def training_rows(data: PixelData, source: Pictures) -> tuple[np.ndarray, np.nda
     images = source.load("train", None, 1)
     assert images is not None
     assert data.centroids is not None
-    tokens = [tuple(row) for row in pixels.quantize(images.images, data.centroids).tolist()]
+    tokens = [tuple(row) for row in NearestColors(data.centroids).quantize(images.images).tolist()]
     assert len(set(tokens)) == len(tokens), "each picture is another one"
     rows = {row: i for i, row in enumerate(tokens)}
     train, val = (split_of(data, name).tokens.tolist() for name in ("train", "val"))
@@ -214,7 +214,7 @@ class TestAugmentation:
         augment = CropFlip(num_rows=400, padding=padding, flip=flip, seed=seed)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         draws = torch.rand(400, 3, generator=generator)[rows].numpy()
-        found = augment(torch.from_numpy(grids), rows, epoch).numpy()
+        found = augment(torch.from_numpy(grids), torch.tensor(rows), epoch).numpy()
         np.testing.assert_array_equal(found, slow_augment(grids, draws, padding, flip))
         assert len({str(one - one.min()) for one in found}) >= (2 * padding + 1) * (1 + flip), "all of them occur"
 

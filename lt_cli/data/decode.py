@@ -1,0 +1,155 @@
+"""Pictures of every format, size and mode as one array, decoded once."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import textwrap
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from lt_cli.errors import UserError
+
+Size = tuple[int, int] | None
+VERSION = 1
+"""Raised when the same files come to give other pictures, so that kept ones are not used."""
+SLOW = 1.0
+"""Seconds of decoding from which the pictures are kept for the next run."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which pictures these are, so that they need not be decoded again.
+
+    Attributes:
+        place: The set and its split; for each, one file is kept.
+        state: What is another one whenever the pictures are, as ``state_of`` says of files; None where it may not be.
+        cache_dir: Where the file goes; None stands for the user's cache directory.
+    """
+
+    place: list[str | None]
+    state: str | None
+    cache_dir: Path | None
+
+
+def state_of(files: Iterable[Path], *, written_once: bool = False) -> str | None:
+    """Names, sizes and modification times; None if any file was modified within the last two seconds.
+
+    Such a file could change again while its times stay, as some file systems count them in steps of two seconds.
+
+    Args:
+        files: The files.
+        written_once: Whether no file is ever written again, so that it may be a new one.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        status = path.stat()
+        if not written_once and status.st_mtime > time.time() - 2:
+            return None
+        digest.update(json.dumps([str(path), status.st_size, status.st_mtime_ns]).encode())
+    return digest.hexdigest()
+
+
+def decode_once(rows: Any, where: str, size: Size, channels: int, origin: Origin) -> np.ndarray:
+    """``stack_pictures(rows, where, size, channels)``, kept in a file where that takes more than a second."""
+    if origin.state is None:
+        return stack_pictures(rows, where, size, channels)
+    from lt_cli.data import cache  # which imports torch
+
+    state = json.dumps([origin.state, VERSION, PIL.__version__])
+    slot = hashlib.sha256(json.dumps([origin.place, size, channels]).encode()).hexdigest()
+    path = cache.place("pictures", slot, origin.cache_dir)
+    if (kept := cache.read("pictures", path, state)) is not None:
+        return kept["pictures"]
+    began = time.monotonic()
+    pictures = stack_pictures(rows, where, size, channels)
+    if path.exists() or time.monotonic() - began > SLOW:
+        cache.write("pictures", path, {"pictures": pictures}, state)
+    return pictures
+
+
+def stack_pictures(rows: Any, where: str, size: Size, channels: int) -> np.ndarray:
+    """Every picture with one size and number of channels.
+
+    Args:
+        rows: What slices into arrays (H, W, C), PIL images, paths, or dicts with ``bytes`` or a ``path``.
+        where: What messages call the rows, where these are no paths.
+        size: As in ``ImageSource.load``.
+        channels: As in ``ImageSource.load``.
+
+    Shape:
+        - output: (N, H, W, C), uint8
+    """
+    if channels not in (1, 3):
+        raise UserError(f"channels ({channels}) must be 1 (grey) or 3 (RGB)")
+    if size is not None and min(size) < 1:
+        raise UserError(f"size {size} must be a height and a width of at least 1 pixel")
+    if len(rows) == 0:
+        raise UserError(f"{where}: there are no pictures")
+    if isinstance(rows, np.ndarray) and rows.shape[3] == channels and size in (None, rows.shape[1:3]):
+        return rows
+
+    def place(row: int) -> str:
+        return str(rows[row]) if isinstance(rows[row], Path) else f"{where}, row {row}"
+
+    def decoded(row: int, picture: Any) -> np.ndarray:
+        try:
+            return decode(picture, size, channels)
+        except Exception as error:  # Pillow raises many kinds
+            raise UserError(f"{place(row)} is no readable picture ({one_line(error)}); mend or remove it") from error
+
+    first = decoded(0, rows[:1][0])
+    images = np.empty((len(rows), *first.shape), np.uint8)
+    chunk = 256  # one at a time, small pictures would make the threads wait for each other
+
+    def fill(start: int) -> None:
+        for row, picture in enumerate(rows[start : start + chunk], start):
+            image = decoded(row, picture)
+            if image.shape != first.shape:
+                sizes = "{}x{} pixels, {} has {}x{}".format(*image.shape[:2], place(0), *first.shape[:2])
+                raise UserError(f"{place(row)} has {sizes}: set size to the height and width that all shall have")
+            images[row] = image
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        list(pool.map(fill, range(0, len(rows), chunk)))
+    return images
+
+
+def decode(picture: Any, size: Size, channels: int) -> np.ndarray:
+    """One picture of any kind and mode: (H, W, C), uint8."""
+    if isinstance(picture, dict):
+        picture = picture["bytes"] or Path(picture["path"])
+    if isinstance(picture, Path):
+        picture = picture.read_bytes()
+    if isinstance(picture, bytes):
+        picture = Image.open(io.BytesIO(picture))
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
+    image: Image.Image = ImageOps.exif_transpose(picture)
+    if image.mode[0] in "IF":  # Pillow would clip these to 8 bits
+        levels = np.asarray(image)
+        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("its values must be integers of 8 or 16 bits")
+        image = Image.fromarray(np.rint(levels / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = (image if image.mode == "L" else image.convert("RGB")).convert("L" if channels == 1 else "RGB")
+    if size is not None:
+        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def one_line(error: Exception) -> str:
+    """What another library's error says, short enough for a line of ours."""
+    text = re.sub(r" <[^>]* object at 0x\w+>", "", str(error))
+    return textwrap.shorten(text, 200, placeholder=" ...")
