@@ -6,11 +6,15 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar, Timer
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
+from lightning.pytorch.callbacks import Timer
 
 from lt_cli.callbacks.exact_resume import ExactResume
+from lt_cli.callbacks.learning_rate import LearningRate
+from lt_cli.callbacks.progress_bar import ProgressBar
 from lt_cli.checkpoint_io import CheckpointIO
 from lt_cli.errors import UserError
+from lt_cli.lean import NoProfiler, leave_out
 from lt_cli.loggers import run_loggers
 from lt_cli.refusals import as_mistake, refusals_of
 
@@ -36,9 +40,9 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
     added: list[Callback] = []
     logger = run_loggers(run) if options["logger"] in (None, True) else options["logger"]
     if logger:
-        added.append(LearningRateMonitor("step"))
-    if options["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
-        added.append(RichProgressBar(refresh_rate=10))
+        added.append(LearningRate())
+    if options["enable_progress_bar"] is not False and not any(isinstance(one, AnyProgressBar) for one in given):
+        added.append(ProgressBar())
     if (limit := options["max_time"]) is not None:  # Lightning would put its clock behind who saves
         with refusals_of(f"--trainer.max_time={limit}"):
             given = [*given, Timer(limit)]
@@ -47,6 +51,7 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
         "logger": logger,
         "callbacks": [ExactResume(), *given, *callbacks, *added],  # the first puts a resumed run where it stood
         "default_root_dir": run,
+        "profiler": NoProfiler() if options["profiler"] is None else options["profiler"],
         "plugins": [*_as_list(options["plugins"]), CheckpointIO()],
     }
     try:
@@ -57,6 +62,7 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
     # asks at each step in a way that a GPU waits for; ours is Watch's.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    leave_out(trainer)
     return trainer
 
 

@@ -29,14 +29,16 @@ class Throughput(Callback):
         """Logs the mean since the last log, at the trainer's interval."""
         if not isinstance(batch, dict):
             return
+        step = trainer.global_step
         interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        due = interval and trainer.global_step % interval == 0 and trainer.global_step != self._logged_step
+        due = interval and step % interval == 0 and step != self._logged_step
         if due and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)  # until here the GPU may be steps behind
         self._seconds += time.perf_counter() - self._began
-        unit = "tokens" if "input_ids" in batch else "rows"
-        self._count += batch["input_ids"].numel() if unit == "tokens" else len(batch["index"])
+        tokens = batch.get("input_ids")
+        self._count += len(batch["index"]) if tokens is None else tokens.numel()
         if due and self._seconds:
             rate = self._count * trainer.world_size / self._seconds
+            unit = "rows" if tokens is None else "tokens"
             pl_module.log(f"train/{unit}_per_second", rate, batch_size=1)
-            self._seconds, self._count, self._logged_step = 0.0, 0, trainer.global_step
+            self._seconds, self._count, self._logged_step = 0.0, 0, step

@@ -17,6 +17,7 @@ from torchmetrics import Metric, MetricCollection
 from lt_cli.backbones.base import Backbone, CausalBackbone
 from lt_cli.data.base import Batch, DataModule, PictureData
 from lt_cli.errors import UserError
+from lt_cli.lean import batches_stay
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine, parameter_groups
 from lt_cli.refusals import refusals_of
 from lt_cli.version import VERSION
@@ -84,9 +85,16 @@ class Task(LightningModule, ABC):
         self.run_config: dict[str, Any] | None = None
         self.metrics = nn.ModuleDict()
         self._data: DataModule | None = None
-        self._built = False
+        self._built = self._batches_stay = False
         self._has_trained_weights = False
         self._group_settings: list[list[dict[str, Any]]] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Torch's, which looks whether the value is a parameter; Lightning sets one that is none 46 times a step."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @abstractmethod
     def step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
@@ -156,6 +164,7 @@ class Task(LightningModule, ABC):
         Raises:
             UserError: With all that backbone and data disagree on.
         """
+        self._batches_stay = batches_stay(self._trainer, self)
         if self.data is None:
             return
         if found := self.problems(self.data):
@@ -200,6 +209,20 @@ class Task(LightningModule, ABC):
                 if training:
                     metrics.reset()
         return outputs["loss"]
+
+    def _call_batch_hook(self, hook_name: str, *args: Any) -> Any:
+        """Lightning's hooks that move and change a batch, where there are any."""
+        return args[0] if self._batches_stay else super()._call_batch_hook(hook_name, *args)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's, where there is anything to clip."""
+        if gradient_clip_val:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser over the parameter groups, and the schedule per optimiser step."""
