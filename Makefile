@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install fit test soak check format clean
+.PHONY: help install fit test soak bench learn check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/'
@@ -27,6 +27,14 @@ test: .venv/tested ## run the tests; no network is needed after the installation
 
 soak: .venv/tested ## kill and resume runs at random moments for half an hour
 	$(BIN)/python benchmarks/soak.py --minutes 30
+
+bench: .venv/installed ## measure speed beside what else can be installed: half an hour on one quiet core
+	@for script in train_step sampling images command_line startup; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -W ignore benchmarks/$$script.py || exit; \
+	done
+
+learn: .venv/installed ## measure how fast recipes learn the digits, over three seeds: twenty minutes on one core
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore benchmarks/learning.py
 
 check: .venv/tested ## lint and type-check
 	$(BIN)/ruff check .

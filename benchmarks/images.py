@@ -1,4 +1,4 @@
-"""From pictures to batches of tokens: palettes, tokens, loaders and decoding, beside what else can be installed.
+"""From pictures to batches of tokens: palettes, tokens and loaders, beside what else can be installed.
 
     python benchmarks/images.py
     python benchmarks/images.py --set DIRECTORY
@@ -9,7 +9,6 @@ copy of CIFAR-10 from the Hugging Face hub, which the goals are for. Loaders: to
 
 import argparse
 import functools
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +18,6 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lt_cli.data.base import BatchSampler, Loader
-from lt_cli.data.decode import decode, stack_pictures
 from lt_cli.data.images import HuggingFaceImages, ImageSet
 from lt_cli.data.palette import KMeansPalette
 from lt_cli.data.pixels import CropFlip, TokenSplit
@@ -181,20 +179,6 @@ def measure_loaders(report: Report) -> None:
         report.faster(f"{what}, an epoch", seconds, "lt_cli", "DataLoader of Pillow, ToTensor", 10)
 
 
-def measure_decoding(report: Report, images: np.ndarray) -> None:
-    """PNG files in memory."""
-    files = []
-    for image in images[:5000]:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "png")
-        files.append({"bytes": file.getvalue(), "path": None})
-    contestants: dict[str, Callable[[], object]] = {
-        "lt_cli": lambda: stack_pictures(files, "benchmark", None, 3),
-        "Pillow, one by one": lambda: np.stack([decode(file, None, 3) for file in files]),
-    }
-    report.faster("5,000 PNG files", interleave(contestants, report.rounds), "lt_cli", "Pillow, one by one", 1.5)
-
-
 def main() -> None:
     """All rows."""
 
@@ -204,7 +188,6 @@ def main() -> None:
     report = Report("images", (__doc__ or "").partition("\n")[0], add_options)
     images = pictures_of(report.arguments.set)
     measure_loaders(report)
-    measure_decoding(report, images)
     measure_tokens(report, images, measure_palette(report, images))
     report.finish()
 

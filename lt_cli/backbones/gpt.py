@@ -16,6 +16,7 @@ from lt_cli.errors import UserError
 
 Activation = Literal["quick_gelu", "gelu_tanh", "gelu"]
 Norm = Literal["rmsnorm", "layernorm"]
+Init = Literal["gpt2", "fan_in"]
 
 
 class MLP(nn.Module):
@@ -67,8 +68,8 @@ class GPT(CausalBackbone):
     """Causal pre-norm transformer, image GPT's by default (Chen et al. 2020, https://openai.com/index/image-gpt).
 
     With ``norm=layernorm activation=gelu_tanh bias=true tie_embeddings=true start_token=false`` it is GPT-2.
-    Weights start as published: N(0, 0.02), residual projections divided by sqrt(2 num_layers), positions
-    N(0, 0.01), the output at zero, so that the first loss is ln V.
+    The output starts at zero, so that the first loss is ln V, and residual projections are divided by
+    sqrt(2 num_layers).
 
     Args:
         vocab_size: Tokens it predicts, such as the colours of a palette.
@@ -85,6 +86,8 @@ class GPT(CausalBackbone):
             https://arxiv.org/abs/2104.09864), so that attention sees how far apart two tokens are.
         dropout: Probability of dropping an element of a residual or an embedding, in training; attention weights are
             kept, as dropping them costs the fused kernel on a CPU.
+        init: How weights start: gpt2 as published, N(0, 0.02) at any width, positions N(0, 0.01); or fan_in, N(0, 1 /
+            inputs) (LeCun et al. 1998, Efficient BackProp) and embeddings N(0, 1), as narrow models learn sooner.
         tie_embeddings: Whether the output reuses the token embeddings.
         start_token: Whether there is a learned token that begins a sequence, so that the first token is predicted too.
 
@@ -111,6 +114,7 @@ class GPT(CausalBackbone):
         bias: bool = False,
         rotary: bool = False,
         dropout: float = 0.0,
+        init: Init = "gpt2",
         tie_embeddings: bool = False,
         start_token: bool = True,
     ) -> None:
@@ -129,6 +133,8 @@ class GPT(CausalBackbone):
                 raise UserError(f"{name} ({size}) must be at least 1")
         if embed_dim % num_heads:
             raise UserError(f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads})")
+        if tie_embeddings and init == "fan_in":
+            raise UserError("init (fan_in) makes embeddings too large to be the output too: set tie_embeddings=false")
         axes = 1 if grid_width is None else 2
         if rotary and embed_dim // num_heads % (2 * axes):
             raise UserError(
@@ -153,22 +159,22 @@ class GPT(CausalBackbone):
         )
         self.norm = make_norm(norm, embed_dim, bias)
         self.output = None if tie_embeddings else nn.Linear(embed_dim, vocab_size, bias=False)
-        self._initialise()
+        self._initialise(init)
 
-    def _initialise(self) -> None:
+    def _initialise(self, init: Init) -> None:
         """Every parameter's start, in one place; norms keep gain 1 and bias 0."""
-        residual_std = 0.02 / math.sqrt(2 * self.num_layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(
-                    module.weight, std=residual_std if name.endswith(("attention.out", "mlp.down")) else 0.02
-                )
+                std = 0.02 if init == "gpt2" else module.in_features**-0.5
+                if name.endswith(("attention.out", "mlp.down")):
+                    std /= math.sqrt(2 * self.num_layers)
+                nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.token_embedding.weight, std=0.02 if init == "gpt2" else 1)
         for embedding in (self.position_embedding, self.row_embedding):
             if embedding is not None:
-                nn.init.normal_(embedding.weight, std=0.01)
+                nn.init.normal_(embedding.weight, std=0.01 if init == "gpt2" else 0.5)
         if self.output is not None:
             nn.init.zeros_(self.output.weight)
 

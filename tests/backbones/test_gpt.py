@@ -173,15 +173,24 @@ def test_start_token_is_an_input_and_never_a_prediction() -> None:
     assert small_gpt(start_token=False).token_embedding.num_embeddings == VOCAB
 
 
-def test_weights_start_as_published() -> None:
-    gpt = small_gpt(embed_dim=192, num_layers=4, vocab_size=200, max_seq_len=300)
-    assert gpt.token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    assert gpt.position_embedding.weight.std().item() == pytest.approx(0.01, rel=0.05)
-    assert gpt.blocks[0].attention.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    assert gpt.blocks[3].attention.out.weight.std().item() == pytest.approx(0.02 / math.sqrt(8), rel=0.05)
-    assert gpt.blocks[3].mlp.down.weight.std().item() == pytest.approx(0.02 / math.sqrt(8), rel=0.05)
+STARTS = {"gpt2": (0.02, 0.01, 0.02, 0.02), "fan_in": (1.0, 0.5, 192**-0.5, 768**-0.5)}
+"""Standard deviations of tokens, positions, and matrices of 192 and of 768 inputs."""
+
+
+@pytest.mark.parametrize("init", STARTS)
+def test_weights_start_as_they_should(init: str) -> None:
+    tokens, positions, narrow, wide = STARTS[init]
+    gpt = small_gpt(embed_dim=192, num_layers=4, vocab_size=200, max_seq_len=300, init=init, bias=True)
+    block = gpt.blocks[3]
+    assert gpt.token_embedding.weight.std().item() == pytest.approx(tokens, rel=0.05)
+    assert gpt.position_embedding.weight.std().item() == pytest.approx(positions, rel=0.05)
+    assert block.attention.qkv.weight.std().item() == pytest.approx(narrow, rel=0.05)
+    assert block.mlp.up.weight.std().item() == pytest.approx(narrow, rel=0.05)
+    assert block.attention.out.weight.std().item() == pytest.approx(narrow / math.sqrt(8), rel=0.05)
+    assert block.mlp.down.weight.std().item() == pytest.approx(wide / math.sqrt(8), rel=0.05)
+    assert block.mlp.up.bias.abs().max() == 0
     logits = gpt.unembed(gpt(torch.randint(200, (2, 10))))
-    assert logits.abs().max() == 0
+    assert logits.abs().max() == 0, "the first loss is ln V"
 
 
 def test_hidden_states_are_the_stream_between_blocks() -> None:
@@ -199,6 +208,7 @@ def test_hidden_states_are_the_stream_between_blocks() -> None:
         ({"embed_dim": 10, "num_heads": 4}, r"embed_dim \(10\) must be divisible by num_heads \(4\)"),
         ({"num_layers": 0}, r"num_layers \(0\) must be at least 1"),
         ({"dropout": 1.0}, r"dropout \(1.0\)"),
+        ({"init": "fan_in", "tie_embeddings": True}, r"init \(fan_in\) .* set tie_embeddings=false"),
         ({"grid_width": 0}, r"grid_width \(0\) must be at least 1"),
         ({"rotary": True, "num_heads": 8}, r"num_heads \(3\) must be divisible by 2 where rotary is true"),
         ({"rotary": True, "num_heads": 12, "grid_width": 2}, r"num_heads \(2\) must be divisible by 4 where rotary"),
