@@ -13,7 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from lt_cli.data.pixels import PixelData
 from lt_cli.optim import MuonAdamW, WarmupCosine, parameter_groups
 from lt_cli.tasks.pixel_generation import pixel_loss, with_start
 
-MUON = partial(MuonAdamW, lr=0.05, adamw_lr=0.01)
 ADAMW = partial(torch.optim.AdamW, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
 
 
@@ -44,8 +43,8 @@ class Recipe:
         default_init: Whether every weight begins as torch's modules have it.
     """
 
-    backbone: dict[str, Any] = field(default_factory=dict)
-    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] = MUON
+    backbone: dict[str, Any]
+    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer]
     warmup_steps: int = 50
     default_init: bool = False
 
@@ -62,6 +61,9 @@ class Scale:
         steps: Of all others.
         every: Steps between validations.
         val_fraction: Of the training pictures.
+        parts: Options of our GPT, beside the positions'.
+        lr: Muon's learning rate.
+        adamw_lr: The one beside it.
     """
 
     sizes: dict[str, int]
@@ -71,14 +73,36 @@ class Scale:
     steps: int
     every: int
     val_fraction: float
+    parts: dict[str, Any]
+    lr: float
+    adamw_lr: float
 
 
 DIGITS = {"vocab_size": 17, "embed_dim": 64, "num_heads": 4, "num_layers": 4}
 SIZE_A = {"vocab_size": 16, "embed_dim": 16, "num_heads": 2, "num_layers": 8}
 SCALES = {
-    "digits": Scale(DIGITS, side=8, batch_size=64, classic_steps=600, steps=300, every=25, val_fraction=0.1),
-    "fashion_mnist": Scale(SIZE_A, side=28, batch_size=8, classic_steps=1000, steps=300, every=50, val_fraction=0.005),
+    "digits": Scale(
+        *(DIGITS, 8, 64),
+        classic_steps=600,
+        steps=400,
+        every=25,
+        val_fraction=0.1,
+        parts={"norm": "layernorm", "dropout": 0.1},
+        lr=0.02,
+        adamw_lr=0.003,
+    ),
+    "fashion_mnist": Scale(
+        *(SIZE_A, 28, 8),
+        classic_steps=1000,
+        steps=300,
+        every=50,
+        val_fraction=0.005,
+        parts={"norm": "layernorm", "init": "fan_in"},
+        lr=0.05,
+        adamw_lr=0.03,
+    ),
 }
+"""As igpt_digits.yaml and igpt_fashion_mnist.yaml have it, for fewer steps."""
 CLASSIC = Recipe(
     {"norm": "layernorm", "activation": "gelu", "bias": True},
     partial(torch.optim.Adam, lr=3e-3),
@@ -87,10 +111,11 @@ CLASSIC = Recipe(
 )
 
 
-def recipes(side: int) -> dict[str, Recipe]:
+def recipes(scale: Scale) -> dict[str, Recipe]:
     """The classic way, ours, and ours less one part."""
-    parts: dict[str, Any] = {"norm": "layernorm", "grid_width": side, "rotary": True}
-    ours = Recipe(parts)
+    parts: dict[str, Any] = {"grid_width": scale.side, "rotary": True, **scale.parts}
+    ours = Recipe(parts, partial(MuonAdamW, lr=scale.lr, adamw_lr=scale.adamw_lr))
+    other_init = "gpt2" if parts.get("init") == "fan_in" else "fan_in"
     return {
         "classic": CLASSIC,
         "ours": ours,
@@ -98,7 +123,7 @@ def recipes(side: int) -> dict[str, Recipe]:
         "learned positions only": replace(ours, backbone={**parts, "rotary": False}),
         "positions of one number": replace(ours, backbone={**parts, "grid_width": None}),
         "RMS norm": replace(ours, backbone={**parts, "norm": "rmsnorm"}),
-        "torch's default initialisation": replace(ours, default_init=True),
+        f"init {other_init}": replace(ours, backbone={**parts, "init": other_init}),
     }
 
 
@@ -139,7 +164,9 @@ def loss_of(backbone: GPT, tokens: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def validate(backbone: GPT, data: PixelData) -> float:
     """Mean nats per pixel over all validation pictures."""
+    backbone.eval()
     losses = [(loss_of(backbone, batch["input_ids"]).item(), len(batch["index"])) for batch in data.val_dataloader()]
+    backbone.train()
     return sum(loss * rows for loss, rows in losses) / sum(rows for _, rows in losses)
 
 
@@ -149,7 +176,7 @@ def main() -> None:
     parser.add_argument("--data", choices=SCALES, default="digits")
     parser.add_argument("--root", default="data", help="where torchvision finds Fashion-MNIST, or puts it")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="names of recipes")
+    parser.add_argument("--only", nargs="*", help="recipes to run again; the others' curves are those of the file")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -163,14 +190,19 @@ def main() -> None:
     )
     data.prepare_data()
     data.setup("fit")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / f"learning_{arguments.data}.json"
     curves: dict[str, list[list[tuple[int, float, float]]]] = {}
-    lowest = 0.0
+    if arguments.only and path.exists():
+        curves = json.loads(path.read_text())
     print(f"{'':34}{'steps':>7}{'seconds':>9}{'loss':>20}{'lowest':>10}{'steps to classic':>20}")
-    for name, recipe in recipes(scale.side).items():
-        if arguments.only and name not in arguments.only:
-            continue
+    for name, recipe in recipes(scale).items():
         steps = scale.classic_steps if name == "classic" else scale.steps
-        curves[name] = [learn(recipe, scale, data, seed, steps) for seed in range(arguments.seeds)]
+        if not arguments.only or name in arguments.only:
+            curves[name] = [learn(recipe, scale, data, seed, steps) for seed in range(arguments.seeds)]
+            path.write_text(json.dumps(curves, indent=1) + "\n")
+        elif name not in curves:
+            continue
         best = [min(loss for _, _, loss in curve) for curve in curves[name]]
         if name == "classic":
             lowest = statistics.mean(best)
@@ -181,9 +213,6 @@ def main() -> None:
         when = "never" if None in reached else f"{statistics.mean(s for s in reached if s):.0f}"
         final = f"{statistics.mean(last):.4f} ± {spread:.4f}"
         print(f"{name:34}{steps:>7}{seconds:>9.0f}{final:>20}{statistics.mean(best):>10.4f}{when:>20}", flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / f"learning_{arguments.data}.json"
-    path.write_text(json.dumps(curves, indent=1) + "\n")
     print(f"written to {path}")
 
 

@@ -68,8 +68,8 @@ class GPT(CausalBackbone):
     """Causal pre-norm transformer, image GPT's by default (Chen et al. 2020, https://openai.com/index/image-gpt).
 
     With ``norm=layernorm activation=gelu_tanh bias=true tie_embeddings=true start_token=false`` it is GPT-2.
-    The output starts at zero, so that the first loss is ln V, and residual projections are divided by
-    sqrt(2 num_layers).
+    Positions start at N(0, 0.01), residual projections divided by sqrt(2 num_layers), the output at zero, so that the
+    first loss is ln V.
 
     Args:
         vocab_size: Tokens it predicts, such as the colours of a palette.
@@ -86,8 +86,8 @@ class GPT(CausalBackbone):
             https://arxiv.org/abs/2104.09864), so that attention sees how far apart two tokens are.
         dropout: Probability of dropping an element of a residual or an embedding, in training; attention weights are
             kept, as dropping them costs the fused kernel on a CPU.
-        init: How weights start: gpt2 as published, N(0, 0.02) at any width, positions N(0, 0.01); or fan_in, N(0, 1 /
-            inputs) (LeCun et al. 1998, Efficient BackProp) and embeddings N(0, 1), as narrow models learn sooner.
+        init: How weights start: gpt2, N(0, 0.02) at any width, as published; or fan_in, a variance of 1 / inputs (LeCun
+            et al. 1998, Efficient BackProp) and tokens N(0, 1), with which narrow models learn sooner.
         tie_embeddings: Whether the output reuses the token embeddings.
         start_token: Whether there is a learned token that begins a sequence, so that the first token is predicted too.
 
@@ -174,7 +174,7 @@ class GPT(CausalBackbone):
         nn.init.normal_(self.token_embedding.weight, std=0.02 if init == "gpt2" else 1)
         for embedding in (self.position_embedding, self.row_embedding):
             if embedding is not None:
-                nn.init.normal_(embedding.weight, std=0.01 if init == "gpt2" else 0.5)
+                nn.init.normal_(embedding.weight, std=0.01)
         if self.output is not None:
             nn.init.zeros_(self.output.weight)
 
