@@ -94,7 +94,7 @@ SCALES = {
     "fashion_mnist": Scale(
         *(SIZE_A, 28, 8),
         classic_steps=1000,
-        steps=300,
+        steps=250,
         every=50,
         val_fraction=0.005,
         parts={"norm": "layernorm", "init": "fan_in"},

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from lt_cli.backbones.base import CausalBackbone
 from lt_cli.errors import UserError
@@ -79,7 +79,6 @@ def row_uniforms(seed: int, rows: Sequence[int], num_tokens: int) -> Tensor:
     )
 
 
-@torch.no_grad()
 def generate(
     backbone: CausalBackbone, prompt: Tensor, num_tokens: int, sampling: Sampling, rows: Sequence[int]
 ) -> Tensor:
@@ -110,12 +109,16 @@ def generate(
     output = prompt.new_empty(batch_size, num_tokens)
     if not num_tokens:
         return output
-    uniforms = row_uniforms(sampling.seed, rows, num_tokens).to(prompt.device)
-    cache = backbone.make_cache(batch_size, longest)
-    step = prompt
-    for position in range(num_tokens):
-        features = backbone(step, cache=cache)[:, -1]
-        token = sampling.choose(backbone.unembed(features), uniforms[:, position])
-        output[:, position] = token
-        step = token[:, None]
+    # a fifth faster than no_grad; but where several processes share the weights, they may be gathered within, and
+    # what is made in inference mode cannot be trained on
+    mode = torch.no_grad() if distributed.is_available() and distributed.is_initialized() else torch.inference_mode()
+    with mode:
+        uniforms = row_uniforms(sampling.seed, rows, num_tokens).to(prompt.device)
+        cache = backbone.make_cache(batch_size, longest)
+        step = prompt
+        for position in range(num_tokens):
+            features = backbone(step, cache=cache)[:, -1]
+            token = sampling.choose(backbone.unembed(features), uniforms[:, position])
+            output[:, position] = token
+            step = token[:, None]
     return output

@@ -116,3 +116,12 @@ def test_whole_context_can_be_filled(gpt: GPT) -> None:
 def test_impossible_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Sampling(**settings)
+
+
+def test_what_was_drawn_can_be_trained_on(gpt: GPT) -> None:
+    """The tokens are plain ones, and so are the weights afterwards."""
+    start = torch.full((2, 1), VOCAB)
+    drawn = generate(gpt, start, 4, Sampling(), range(2))
+    gpt.unembed(gpt(drawn)).sum().backward()
+    assert not drawn.is_inference()
+    assert all(parameter.grad is not None for parameter in gpt.blocks.parameters())

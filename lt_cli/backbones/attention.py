@@ -13,6 +13,9 @@ from torch import Tensor, nn
 STRETCH = 128
 """Longest stretch of queries whose gradients are computed together on a CPU."""
 
+NARROW = 16
+"""Features of a head from which a key is long enough to be read by itself."""
+
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -20,15 +23,16 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 class LayerCache:
     """Keys and values that one layer has seen, allocated once and filled from the left.
 
-    On a CPU keys lie transposed, as one query's products with all of them are then sums along memory.
+    On a CPU the keys of narrow heads lie transposed: one query's products with all of them then run along memory.
     """
 
     def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
         """Allocates for ``shape`` (B, H, max_len, K) with the device and dtype of ``like``."""
         self.on_cpu = like.device.type == "cpu"
         batch, heads, max_len, width = shape
-        keys = like.new_empty((batch, heads, width, max_len) if self.on_cpu else shape)
-        self.keys = keys.transpose(2, 3) if self.on_cpu else keys
+        transposed = self.on_cpu and width < NARROW
+        keys = like.new_empty((batch, heads, width, max_len) if transposed else shape)
+        self.keys = keys.transpose(2, 3) if transposed else keys
         self.values = like.new_empty(shape)
         self.length = 0
 
