@@ -14,6 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lt_cli.data.base import DataModule
 from lt_cli.tasks.base import Task, evaluating, run_directory
 
+LONG = 1.0
+"""Seconds of a step from which they are guessed and not measured."""
+
 
 class FirstPage(Callback):
     """Prints data, parameters, first loss beside ln V, time per epoch and the run's directory."""
@@ -44,21 +47,28 @@ def _parameters(module: LightningModule) -> str:
 
 
 def _first_loss(trainer: Trainer, task: Task, data: DataModule, batch: dict[str, Any]) -> list[str]:
-    """The loss of the first batch, and a guess of an epoch's time from one forward and backward pass."""
+    """The loss of the first batch, and a guess of an epoch's time.
+
+    Where the loss alone takes long, a backward pass is taken to cost two forward passes, and the run can begin.
+    """
     batch = move_data_to_device(trainer.precision_plugin.convert_input(batch), task.device)
     with evaluating(task), trainer.precision_plugin.forward_context():
+        began = time.perf_counter()
         with torch.no_grad():
             loss = task.step(batch, "train")["loss"].item()
+        seconds = 3 * (time.perf_counter() - began)
         lines = [f"first loss: {loss:.4f}"]
         if data.vocab_size is not None:
             lines[0] += f" (ln V = {math.log(data.vocab_size):.4f})"
-        if trainer.world_size == 1:
+        if trainer.world_size == 1 and seconds < LONG:
             began = time.perf_counter()
             trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
             torch.autograd.grad(task.step(batch, "train")["loss"], trained, allow_unused=True)
             if task.device.type == "cuda":
                 torch.cuda.synchronize(task.device)
-            seconds, steps = time.perf_counter() - began, trainer.num_training_batches
+            seconds = time.perf_counter() - began
+        if trainer.world_size == 1:
+            steps = trainer.num_training_batches
             lines.append(
                 f"time: about {1000 * seconds:,.1f} ms a step, {seconds * steps:,.0f} s an epoch of {steps:,} steps"
             )

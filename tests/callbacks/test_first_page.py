@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from toys import NumberData, NumberTask, Pictures, pixel_data, tiny_gpt, trainer
 
+from lt_cli.callbacks import first_page
 from lt_cli.callbacks.first_page import FirstPage
 from lt_cli.callbacks.freeze import Freeze
 from lt_cli.tasks.pixel_classification import PixelClassification
@@ -49,6 +50,18 @@ class TestText:
         assert lines[7] == "run: here"
         assert len(lines) == 8
         assert Image.open("here/batch.png").width > 0
+
+    @pytest.mark.parametrize(("limit", "passes"), [(0.0, 1), (1000.0, 2)])
+    def test_a_long_step_is_guessed(
+        self, limit: float, passes: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(first_page, "LONG", limit)
+        task = PixelGeneration(backbone=tiny_gpt(), schedule=None)
+        steps: list[bool] = []
+        task.backbone.register_forward_hook(lambda *_: steps.append(torch.is_grad_enabled()))
+        lines = page(task, pixel_data(), caplog)
+        assert re.fullmatch(r"time: about [\d.]+ ms a step, \d+ s an epoch of 5 steps", lines[6])
+        assert steps == [False, True][:passes] + [True], "the page's passes, and the one of training"
 
     def test_frozen_parameters(self, caplog: pytest.LogCaptureFixture) -> None:
         task = PixelClassification(backbone=tiny_gpt(), schedule=None, generative_weight=0.0)
