@@ -61,7 +61,7 @@ class TestText:
         task.backbone.register_forward_hook(lambda *_: steps.append(torch.is_grad_enabled()))
         lines = page(task, pixel_data(), caplog)
         assert re.fullmatch(r"time: about [\d.]+ ms a step, \d+ s an epoch of 5 steps", lines[6])
-        assert steps == [False, True][:passes] + [True], "the page's passes, and the one of training"
+        assert steps == [*[False, True][:passes], True], "the page's passes, and the one of training"
 
     def test_frozen_parameters(self, caplog: pytest.LogCaptureFixture) -> None:
         task = PixelClassification(backbone=tiny_gpt(), schedule=None, generative_weight=0.0)
