@@ -26,6 +26,11 @@ def interleave(contestants: dict[str, Callable[[], object]], rounds: int = 7, wa
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def figure(value: float, unit: str) -> str:
+    """A value with its unit, of four figures where it is small."""
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}"
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table.
@@ -75,26 +80,26 @@ class Report:
     def faster(self, what: str, seconds: dict[str, float], ours: str, peer: str, goal: float) -> None:
         """A row of two times, where ours is to be ``goal`` times as fast as the peer's."""
         ratio = seconds[peer] / seconds[ours]
-        times = [f"{1000 * seconds[name]:,.4g} ms" for name in (ours, peer)]
+        times = [figure(1000 * seconds[name], "ms") for name in (ours, peer)]
         self.add(Row(what, times[0], peer, times[1], ratio, f"≥ {goal}×", ratio >= goal))
 
     def at_least(self, what: str, value: float, goal: float, unit: str) -> None:
         """A row of one figure of ours that is to be high."""
-        self.add(Row(what, f"{value:,.4g} {unit}", "", "", None, f"≥ {goal:,} {unit}", value >= goal))
+        self.add(Row(what, figure(value, unit), "", "", None, f"≥ {goal:,g} {unit}", value >= goal))
 
     def at_most(self, what: str, value: float, goal: float, unit: str) -> None:
         """A row of one figure of ours that is to be low."""
-        self.add(Row(what, f"{value:,.4g} {unit}", "", "", None, f"≤ {goal:,} {unit}", value <= goal))
+        self.add(Row(what, figure(value, unit), "", "", None, f"≤ {goal:,g} {unit}", value <= goal))
 
     def add(self, row: Row) -> None:
         """Keeps a row, and prints it at once, as the next may take minutes."""
         if not self.rows:
-            print(f"{'':40}{'ours':>16}  {'theirs':>16} {'ratio':>9}  goal")
+            print(f"{'':40}{'ours':>20}  {'theirs':>18} {'ratio':>9}  goal")
         self.rows.append(row)
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}×"
         missed = "" if row.reached else "  missed"
         beside = f"  ({row.beside})" if row.beside else ""
-        print(f"{row.what:40}{row.ours:>16}  {row.theirs:>16} {ratio:>9}  {row.goal}{missed}{beside}", flush=True)
+        print(f"{row.what:40}{row.ours:>20}  {row.theirs:>18} {ratio:>9}  {row.goal}{missed}{beside}", flush=True)
 
     def finish(self) -> None:
         """Writes the file."""
