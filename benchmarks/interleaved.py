@@ -85,11 +85,11 @@ class Report:
 
     def at_least(self, what: str, value: float, goal: float, unit: str) -> None:
         """A row of one figure of ours that is to be high."""
-        self.add(Row(what, figure(value, unit), "", "", None, f"≥ {goal:,g} {unit}", value >= goal))
+        self.add(Row(what, figure(value, unit), "", "", None, f"≥ {figure(goal, unit)}", value >= goal))
 
     def at_most(self, what: str, value: float, goal: float, unit: str) -> None:
         """A row of one figure of ours that is to be low."""
-        self.add(Row(what, figure(value, unit), "", "", None, f"≤ {goal:,g} {unit}", value <= goal))
+        self.add(Row(what, figure(value, unit), "", "", None, f"≤ {figure(goal, unit)}", value <= goal))
 
     def add(self, row: Row) -> None:
         """Keeps a row, and prints it at once, as the next may take minutes."""

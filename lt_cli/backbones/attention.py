@@ -4,7 +4,7 @@ B: rows, T: tokens, D: embed_dim, H: num_heads, K: D / H.
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,20 +59,34 @@ class LayerCache:
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
 
+class Positions(NamedTuple):
+    """What a model knows of the first positions.
+
+    Attributes:
+        learned: (T, D), added to the tokens' embeddings.
+        turns: (T, K / 2, 2), the ``rotation`` of queries and keys, or None where they are not rotary.
+    """
+
+    learned: Tensor
+    turns: Tensor | None
+
+    def between(self, begin: int, end: int) -> "Positions":
+        """Those of some tokens only."""
+        return Positions(self.learned[begin:end], None if self.turns is None else self.turns[begin:end])
+
+
 class KeyValueCache:
     """A cache for each layer.
 
     Attributes:
         layers: What each layer has seen.
-        turns: Rotations of all positions (max_len, K / 2, 2), or None where they are not rotary.
+        positions: All that it has room for.
     """
 
-    def __init__(
-        self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor, turns: Tensor | None = None
-    ) -> None:
+    def __init__(self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor, positions: Positions) -> None:
         """Allocates for ``shape`` (B, H, max_len, K) with the device and dtype of ``like``."""
         self.layers = [LayerCache(shape, like) for _ in range(num_layers)]
-        self.turns = turns
+        self.positions = positions
 
     @property
     def length(self) -> int:

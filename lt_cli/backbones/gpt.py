@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lt_cli.backbones.attention import Attention, KeyValueCache, LayerCache, rotation
+from lt_cli.backbones.attention import Attention, KeyValueCache, LayerCache, Positions, rotation
 from lt_cli.backbones.base import Cache, CausalBackbone
 from lt_cli.errors import UserError
 
@@ -196,30 +196,23 @@ class GPT(CausalBackbone):
         end = past + input_ids.shape[1]
         if end > self.max_seq_len:
             raise UserError(f"a sequence of {end} tokens is longer than max_seq_len ({self.max_seq_len})")
-        x: Tensor = self.dropout(self.token_embedding(input_ids) + self._positions(past, end))
-        turns = self._turns(end) if cache is None else cache.turns
-        turns = None if turns is None else turns[past:end]
+        positions = self._positions(end) if cache is None else cache.positions.between(past, end)
+        x: Tensor = self.dropout(self.token_embedding(input_ids) + positions.learned)
         for layer, block in enumerate(self.blocks[:num_layers]):
-            x = block(x, None if cache is None else cache.layers[layer], turns)
+            x = block(x, None if cache is None else cache.layers[layer], positions.turns)
         return x
 
-    def _positions(self, begin: int, end: int) -> Tensor:
-        """Learned embeddings, (end - begin, D)."""
-        if self.row_embedding is None:
-            return self.position_embedding.weight[begin:end]
-        row, column = self._grid(begin, end).unbind(1)
-        return self.row_embedding(row) + self.position_embedding(column)  # type: ignore[no-any-return]
-
-    def _turns(self, end: int) -> Tensor | None:
-        """Rotations of the first positions, (end, K / 2, 2)."""
-        return rotation(self._grid(0, end), self.embed_dim // self.num_heads) if self.rotary else None
-
-    def _grid(self, begin: int, end: int) -> Tensor:
-        """Positions as numbers (end - begin, 1), or as rows and columns (end - begin, 2)."""
-        positions = torch.arange(begin, end, device=self.position_embedding.weight.device)
-        if self.grid_width is None:
-            return positions[:, None]
-        return torch.stack([positions // self.grid_width, positions % self.grid_width], dim=1)
+    def _positions(self, length: int) -> Positions:
+        """Of the first tokens: numbers, or rows and columns."""
+        numbers = torch.arange(length, device=self.position_embedding.weight.device)
+        if self.row_embedding is None or self.grid_width is None:
+            places = numbers[:, None]
+            learned = self.position_embedding.weight[:length]
+        else:
+            places = torch.stack([numbers // self.grid_width, numbers % self.grid_width], dim=1)
+            learned = self.row_embedding(places[:, 0]) + self.position_embedding(places[:, 1])
+        turns = rotation(places, self.embed_dim // self.num_heads) if self.rotary else None
+        return Positions(learned, turns)
 
     def unembed(self, features: Tensor) -> Tensor:
         """Logits of the next token."""
@@ -232,4 +225,4 @@ class GPT(CausalBackbone):
         like = self.position_embedding.weight.detach()
         if torch.is_autocast_enabled(like.device.type):
             like = like.to(torch.get_autocast_dtype(like.device.type))
-        return KeyValueCache(self.num_layers, shape, like, self._turns(max_len))
+        return KeyValueCache(self.num_layers, shape, like, self._positions(max_len))

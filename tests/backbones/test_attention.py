@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lt_cli.backbones.attention import STRETCH, KeyValueCache, causal_attention, rotate, rotation
+from lt_cli.backbones.attention import STRETCH, KeyValueCache, Positions, causal_attention, rotate, rotation
+
+NOWHERE = Positions(torch.zeros(12, 1), None)
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ def test_nothing_is_kept_without_gradients() -> None:
 @pytest.mark.parametrize("pieces", [(9,), (5, 1, 1, 1, 1), (1, 4, 4), (2, 3, 1, 3)])
 def test_a_cache_gives_what_one_pass_does(pieces: tuple[int, ...]) -> None:
     parts = [part.detach() for part in inputs(9)]
-    cache = KeyValueCache(1, (2, 3, 12, 8), parts[0])
+    cache = KeyValueCache(1, (2, 3, 12, 8), parts[0], NOWHERE)
     found: list[Tensor] = []
     begin = 0
     for length in pieces:
@@ -62,7 +64,7 @@ def test_a_cache_gives_what_one_pass_does(pieces: tuple[int, ...]) -> None:
 
 def test_a_cache_whose_rows_change_places() -> None:
     parts = [part.detach() for part in inputs(9)]
-    cache = KeyValueCache(1, (2, 3, 9, 8), parts[0])
+    cache = KeyValueCache(1, (2, 3, 9, 8), parts[0], NOWHERE)
     cache.layers[0].attend(*(part[:, :, :8] for part in parts))
     cache.reorder(torch.tensor([1, 1]))
     other = [torch.cat([part[[1, 1], :, :8], part[:, :, 8:]], dim=2) for part in parts]
