@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lt_cli.backbones.attention import STRETCH, KeyValueCache, Positions, causal_attention, rotate, rotation
+from lt_cli.backbones.attention import NARROW, STRETCH, KeyValueCache, Positions, causal_attention, rotate, rotation
 
 NOWHERE = Positions(torch.zeros(12, 1), None)
 
@@ -18,10 +18,10 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return scores.masked_fill(~seen, float("-inf")).softmax(-1) @ value
 
 
-def inputs(length: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def inputs(length: int, dtype: torch.dtype = torch.float32, width: int = 8) -> list[Tensor]:
     """Queries, keys and values as a projection gives them: rows of one tensor, not contiguous."""
     torch.manual_seed(length)
-    projected = torch.randn(2, length, 3, 3, 8, dtype=dtype)  # rows, tokens, parts, heads, width
+    projected = torch.randn(2, length, 3, 3, width, dtype=dtype)  # rows, tokens, parts, heads, width
     return [part.transpose(1, 2).requires_grad_() for part in projected.unbind(2)]
 
 
@@ -50,10 +50,15 @@ def test_nothing_is_kept_without_gradients() -> None:
         assert causal_attention(*inputs(2 * STRETCH)).grad_fn is None
 
 
+WIDTHS = [NARROW - 1, NARROW]
+"""Keys that lie transposed, and keys that do not."""
+
+
 @pytest.mark.parametrize("pieces", [(9,), (5, 1, 1, 1, 1), (1, 4, 4), (2, 3, 1, 3)])
-def test_a_cache_gives_what_one_pass_does(pieces: tuple[int, ...]) -> None:
-    parts = [part.detach() for part in inputs(9)]
-    cache = KeyValueCache(1, (2, 3, 12, 8), parts[0], NOWHERE)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_cache_gives_what_one_pass_does(pieces: tuple[int, ...], width: int) -> None:
+    parts = [part.detach() for part in inputs(9, width=width)]
+    cache = KeyValueCache(1, (2, 3, 12, width), parts[0], NOWHERE)
     found: list[Tensor] = []
     begin = 0
     for length in pieces:
@@ -62,9 +67,10 @@ def test_a_cache_gives_what_one_pass_does(pieces: tuple[int, ...]) -> None:
     torch.testing.assert_close(torch.cat(found, dim=2), plain(*parts), rtol=1e-5, atol=1e-6)
 
 
-def test_a_cache_whose_rows_change_places() -> None:
-    parts = [part.detach() for part in inputs(9)]
-    cache = KeyValueCache(1, (2, 3, 9, 8), parts[0], NOWHERE)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_cache_whose_rows_change_places(width: int) -> None:
+    parts = [part.detach() for part in inputs(9, width=width)]
+    cache = KeyValueCache(1, (2, 3, 9, width), parts[0], NOWHERE)
     cache.layers[0].attend(*(part[:, :, :8] for part in parts))
     cache.reorder(torch.tensor([1, 1]))
     other = [torch.cat([part[[1, 1], :, :8], part[:, :, 8:]], dim=2) for part in parts]
