@@ -193,12 +193,12 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / f"learning_{arguments.data}.json"
     curves: dict[str, list[list[tuple[int, float, float]]]] = {}
-    if arguments.only and path.exists():
+    if arguments.only is not None and path.exists():
         curves = json.loads(path.read_text())
     print(f"{'':34}{'steps':>7}{'seconds':>9}{'loss':>20}{'lowest':>10}{'steps to classic':>20}")
     for name, recipe in recipes(scale).items():
         steps = scale.classic_steps if name == "classic" else scale.steps
-        if not arguments.only or name in arguments.only:
+        if arguments.only is None or name in arguments.only:
             curves[name] = [learn(recipe, scale, data, seed, steps) for seed in range(arguments.seeds)]
             path.write_text(json.dumps(curves, indent=1) + "\n")
         elif name not in curves:
@@ -208,6 +208,8 @@ def main() -> None:
             lowest = statistics.mean(best)
         last = [curve[-1][2] for curve in curves[name]]
         reached = [next((step for step, _, loss in curve if loss <= lowest), None) for curve in curves[name]]
+        if name == "classic":
+            reached = [min(curve, key=lambda point: point[2])[0] for curve in curves[name]]
         seconds = statistics.mean(curve[-1][1] for curve in curves[name])
         spread = statistics.stdev(last) if len(last) > 1 else 0.0
         when = "never" if None in reached else f"{statistics.mean(s for s in reached if s):.0f}"

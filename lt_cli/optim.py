@@ -34,7 +34,7 @@ class MuonAdamW(Optimizer):
     """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for weight matrices, AdamW for the rest.
 
     Matrices are the parameters of two dimensions that ``parameter_groups`` lets decay, so not embeddings. Both are
-    torch's own; one schedule scales both learning rates. Muon needs whole matrices, so no sharding.
+    torch's own; one schedule scales both learning rates.
 
     Args:
         params: What ``parameter_groups`` gives.
@@ -45,7 +45,7 @@ class MuonAdamW(Optimizer):
         weight_decay: Of the matrices.
 
     Raises:
-        UserError: If no parameter is a matrix that may decay.
+        UserError: If no parameter is a matrix that may decay, or matrices are sharded, as Muon needs them whole.
     """
 
     def __init__(
@@ -64,6 +64,10 @@ class MuonAdamW(Optimizer):
         others = [p for group in groups for p in group["params"] if p not in chosen]
         if not matrices:
             raise UserError("MuonAdamW needs weight matrices, and the model has none: use torch.optim.AdamW")
+        if any(hasattr(matrix, "full_tensor") for matrix in matrices):  # of torch's DTensor, which takes long to import
+            raise UserError(
+                "MuonAdamW needs whole matrices, these are sharded: use torch.optim.AdamW, or a ddp strategy"
+            )
         muon = torch.optim.Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay)
         self._parts: list[Optimizer] = [muon]
         if others:
