@@ -85,7 +85,7 @@ class TestPrintConfig:
         model = config["model"]["init_args"]
         assert model["backbone"]["init_args"]["num_layers"] == 1
         assert model["backbone"]["init_args"]["activation"] == "quick_gelu", "defaults of classes are shown"
-        assert model["optimizer"]["init_args"]["eps"] == 1e-8
+        assert "weight_decay" in model["optimizer"]["init_args"], "and those of the optimiser"
         assert model["schedule"]["init_args"]["final_ratio"] == 0.0
         assert config["weight_noise"]["init_args"]["mode"] == "transient"
         assert config["freeze"] is None, "what may be switched on is shown"
