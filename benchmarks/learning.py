@@ -82,7 +82,9 @@ DIGITS = {"vocab_size": 17, "embed_dim": 64, "num_heads": 4, "num_layers": 4}
 SIZE_A = {"vocab_size": 16, "embed_dim": 16, "num_heads": 2, "num_layers": 8}
 SCALES = {
     "digits": Scale(
-        *(DIGITS, 8, 64),
+        sizes=DIGITS,
+        side=8,
+        batch_size=64,
         classic_steps=600,
         steps=400,
         every=25,
@@ -92,7 +94,9 @@ SCALES = {
         adamw_lr=0.003,
     ),
     "fashion_mnist": Scale(
-        *(SIZE_A, 28, 8),
+        sizes=SIZE_A,
+        side=28,
+        batch_size=8,
         classic_steps=1000,
         steps=250,
         every=50,

@@ -1,9 +1,10 @@
 """Tiny pictures, models and trainers that several tests share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
@@ -15,7 +16,28 @@ from lt_cli.data.decode import stack_pictures
 from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import GreyLevels
 from lt_cli.data.pixels import PixelData
+from lt_cli.errors import UserError
 from lt_cli.tasks.base import Stage, Task
+
+
+def message(call: Callable[[], Any]) -> str:
+    """What a mistake is told."""
+    with pytest.raises(UserError) as caught:
+        call()
+    return str(caught.value)
+
+
+def slow_tokens(images: np.ndarray, centroids: np.ndarray) -> list[list[int]]:
+    """The definition, a pixel and a colour at a time."""
+    tokens = []
+    for image in images:
+        row = []
+        for pixel in image.reshape(-1, image.shape[-1]):
+            values = [float(np.float32(value) / np.float32(255)) for value in pixel]
+            distances = [sum((v - float(c)) ** 2 for v, c in zip(values, color, strict=True)) for color in centroids]
+            row.append(distances.index(min(distances)))
+        tokens.append(row)
+    return tokens
 
 
 class Pictures(ImageSource):

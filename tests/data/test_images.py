@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -16,11 +15,11 @@ import numpy as np
 import pytest
 import torchvision
 from PIL import Image
+from toys import message
 
 from lt_cli.data import decode
 from lt_cli.data.decode import stack_pictures
 from lt_cli.data.images import Digits, FolderImages, HuggingFaceImages, ImageSet, TorchvisionImages
-from lt_cli.errors import UserError
 
 
 def colors(*shape: int, seed: int = 0) -> np.ndarray:
@@ -38,12 +37,6 @@ def save(path: Path, picture: np.ndarray | Image.Image) -> Path:
 def loaded(images: ImageSet | None) -> ImageSet:
     assert images is not None
     return images
-
-
-def message(call: Callable[[], Any]) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    return str(caught.value)
 
 
 def test_importing_is_cheap() -> None:

@@ -3,27 +3,20 @@
 import logging
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from toys import message
 
 from lt_cli.data.palette import GreyLevels, KMeansPalette, Palette, PaletteFile, fit_cached
 from lt_cli.data.quantize import NearestColors, dequantize
-from lt_cli.errors import UserError
 
 
 def pictures(*shape: int, seed: int = 0) -> np.ndarray:
     """Random pictures."""
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def message(call: Callable[[], Any]) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    return str(caught.value)
 
 
 class TestGreyLevels:

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import Pictures, pixel_data, ready, tiny_gpt, trainer
+from toys import Pictures, message, pixel_data, ready, slow_tokens, tiny_gpt, trainer
 
 from lt_cli.data.base import Loader
 from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import GreyLevels, KMeansPalette
 from lt_cli.data.pixels import CropFlip, PixelData, TokenSplit
 from lt_cli.data.quantize import NearestColors
-from lt_cli.errors import UserError
 from lt_cli.pictures import grid
 from lt_cli.tasks.pixel_generation import PixelGeneration
 
@@ -26,24 +25,6 @@ def split_of(data: PixelData, name: Any) -> TokenSplit:
     split = data.splits[name]
     assert isinstance(split, TokenSplit)
     return split
-
-
-def message(call: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    return str(caught.value)
-
-
-def nearest(images: np.ndarray, centroids: np.ndarray) -> list[list[int]]:
-    """The nearest colour of each pixel, by the definition."""
-    tokens = []
-    for image in images:
-        row = []
-        for pixel in image.reshape(-1, image.shape[-1]):
-            distances = [sum((pixel / 255.0 - color.astype(float)) ** 2) for color in centroids]
-            row.append(distances.index(min(distances)))
-        tokens.append(row)
-    return tokens
 
 
 def training_rows(data: PixelData, source: Pictures) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +49,7 @@ class TestTokens:
         images = source.load("test", None, channels)
         assert images is not None
         assert data.centroids is not None
-        assert split_of(data, "test").tokens.tolist() == nearest(images.images, data.centroids)
+        assert split_of(data, "test").tokens.tolist() == slow_tokens(images.images, data.centroids)
 
     @pytest.mark.parametrize(("num_colors", "dtype"), [(256, torch.uint8), (257, torch.int16)])
     def test_types(self, num_colors: int, dtype: torch.dtype) -> None:
@@ -423,7 +404,7 @@ class TestPredictSource:
         images = other.load("train", (4, 4), 1)
         assert images is not None
         assert data.centroids is not None
-        assert split_of(data, "predict").tokens.tolist() == nearest(images.images, data.centroids)
+        assert split_of(data, "predict").tokens.tolist() == slow_tokens(images.images, data.centroids)
 
     def test_by_default_the_test_pictures_or_else_validation(self) -> None:
         data = ready(pixel_data(), "test", "predict")

@@ -1,14 +1,11 @@
 """Exact tokens, and pictures back from them."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
+from toys import message, slow_tokens
 
 from lt_cli.data.palette import GreyLevels
 from lt_cli.data.quantize import NearestColors, dequantize
-from lt_cli.errors import UserError
 
 
 def pictures(*shape: int, seed: int = 0) -> np.ndarray:
@@ -18,25 +15,6 @@ def pictures(*shape: int, seed: int = 0) -> np.ndarray:
 
 def quantize(images: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     return NearestColors(centroids).quantize(images)
-
-
-def message(call: Callable[[], Any]) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    return str(caught.value)
-
-
-def slow_tokens(images: np.ndarray, centroids: np.ndarray) -> list[list[int]]:
-    """The definition, a pixel and a colour at a time."""
-    tokens = []
-    for image in images:
-        row = []
-        for pixel in image.reshape(-1, image.shape[-1]):
-            values = [float(np.float32(value) / np.float32(255)) for value in pixel]
-            distances = [sum((v - float(c)) ** 2 for v, c in zip(values, color, strict=True)) for color in centroids]
-            row.append(distances.index(min(distances)))
-        tokens.append(row)
-    return tokens
 
 
 class TestQuantize:
