@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -29,22 +30,65 @@ class Cache(Protocol):
         """Makes row i the continuation of what was row ``rows[i]``, as beam search needs."""
 
 
-class CausalBackbone(Backbone):
-    """A backbone whose feature t depends on the inputs up to t and on nothing after.
+class TokenBackbone(Backbone):
+    """A backbone over tokens, whose logits are a matrix times its features.
 
     Attributes:
         vocab_size: Tokens it can predict; their ids are [0, vocab_size).
-        max_seq_len: Longest input, in tokens, the start token included.
-        num_layers: Blocks; the depths that ``hidden_states`` knows.
-        start_id: Id of a learned token that begins a sequence and is never predicted, or None.
-        grid_width: Tokens in a row of a picture, where positions are rows and columns; None where they are numbers.
+        max_seq_len: Longest input, in tokens, a start token included.
     """
 
     vocab_size: int
     max_seq_len: int
+
+    @abstractmethod
+    def output_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """What features become logits with; a loss over many tokens reads it, to never hold all logits at once.
+
+        Shape:
+            - matrix: (vocab_size, D)
+            - bias: (vocab_size,), or None
+        """
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """Logits of the tokens that features speak of: of the next ones in a causal backbone.
+
+        Shape:
+            - features: (..., D)
+            - output: (..., vocab_size)
+        """
+        return F.linear(features, *self.output_matrix())
+
+
+class MaskedBackbone(TokenBackbone):
+    """A backbone whose feature t depends on all inputs, and speaks of token t itself."""
+
+    @abstractmethod
+    def forward(self, input_ids: Tensor, *, attention_mask: Tensor | None = None) -> Tensor:
+        """Features of each token.
+
+        Shape:
+            - input_ids: (B, T), int64 in [0, vocab_size)
+            - attention_mask: (B, T), 1 for tokens, 0 for padding; None where nothing is padded
+            - output: (B, T, D), D = embed_dim
+        """
+
+
+class CausalBackbone(TokenBackbone):
+    """A backbone whose feature t depends on the inputs up to t and on nothing after.
+
+    Attributes:
+        num_layers: Blocks; the depths that ``hidden_states`` knows.
+        start_id: Id of a learned token that begins a sequence and is never predicted, or None.
+        grid_width: Tokens in a row of a picture, where positions are rows and columns; None where they are numbers.
+        separates_documents: Whether ``forward`` also takes ``position_ids`` (B, T), the place of each token in its own
+            document: where they go back to 0 another document begins, which sees nothing of those before it.
+    """
+
     num_layers: int
     start_id: int | None
     grid_width: int | None = None
+    separates_documents: bool = False
 
     @abstractmethod
     def forward(self, input_ids: Tensor, *, cache: Cache | None = None) -> Tensor:
@@ -62,15 +106,6 @@ class CausalBackbone(Backbone):
         Shape:
             - input_ids: (B, T)
             - output: (B, T, D)
-        """
-
-    @abstractmethod
-    def unembed(self, features: Tensor) -> Tensor:
-        """Logits of the next token.
-
-        Shape:
-            - features: (..., D)
-            - output: (..., vocab_size)
         """
 
     @abstractmethod

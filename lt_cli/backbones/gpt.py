@@ -214,10 +214,11 @@ class GPT(CausalBackbone):
         turns = rotation(places, self.embed_dim // self.num_heads) if self.rotary else None
         return Positions(learned, turns)
 
-    def unembed(self, features: Tensor) -> Tensor:
-        """Logits of the next token."""
-        weight = self.token_embedding.weight[: self.vocab_size] if self.output is None else self.output.weight
-        return F.linear(features, weight)
+    def output_matrix(self) -> tuple[Tensor, None]:
+        """The output's weights, or the tokens' embeddings where they are tied."""
+        if self.output is not None:
+            return self.output.weight, None
+        return self.token_embedding.weight[: self.vocab_size], None
 
     def make_cache(self, batch_size: int, max_len: int) -> KeyValueCache:
         """An empty cache, on the device of the weights, in the dtype that keys and values will have."""

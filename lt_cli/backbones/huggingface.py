@@ -111,10 +111,11 @@ class _HuggingFaceCausal(CausalBackbone):
         except _Stop as stop:
             return stop.hidden
 
-    def unembed(self, features: Tensor) -> Tensor:
-        """See CausalBackbone."""
-        logits: Tensor = self.model.get_output_embeddings()(features)
-        return logits[..., : self.vocab_size]  # a head that is tied to the table may have the start token's column
+    def output_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """See TokenBackbone."""
+        head = self.model.get_output_embeddings()
+        bias = None if head.bias is None else head.bias[: self.vocab_size]
+        return head.weight[: self.vocab_size], bias  # a head that is tied to the table may have the start token's row
 
     def make_cache(self, batch_size: int, max_len: int) -> Cache:
         """See CausalBackbone; it grows as needed: StaticCache is no faster, and its masks are wrong for ImageGPT."""
