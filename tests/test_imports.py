@@ -12,9 +12,13 @@ LEAVES = {"errors", "files", "lean", "refusals", "version", "pictures"}
 ALLOWED = {
     "backbones": {"backbones.attention", "backbones.base"},
     "data": {"data.base", "data.cache", "data.decode", "data.images", "data.palette", "data.quantize"},
-    "tasks": {"backbones.base", "data.base", "generation", "metrics", "optim", "tasks.base", "tasks.pixel_generation"},
+    "tasks": {
+        *("backbones.base", "data.base", "generation", "losses", "metrics", "optim", "tasks.base"),
+        "tasks.pixel_generation",
+    },
     "callbacks": {"callbacks", "data.base", "shards", "signals", "tasks.base"},
     "generation": {"backbones.base"},
+    "losses": set(),
     "metrics": set(),
     "optim": set(),
     "loggers": set(),
