@@ -1,6 +1,8 @@
 """What a user's mistake looks like: one exception, whose message says how to mend it."""
 
 import difflib
+import re
+import textwrap
 from collections.abc import Iterable
 
 
@@ -32,3 +34,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question to end a message with, or nothing where no known word is close."""
     close = closest(word, known)
     return f"; did you mean {close}?" if close else ""
+
+
+def one_line(error: Exception) -> str:
+    """What another library's error says, short enough for a line of ours."""
+    text = re.sub(r" <[^>]* object at 0x\w+>", "", str(error))
+    return textwrap.shorten(text, 200, placeholder=" ...")

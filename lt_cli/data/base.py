@@ -57,6 +57,37 @@ class PictureData(Protocol):
         ...
 
 
+@runtime_checkable
+class TextData(Protocol):
+    """What a language model asks of its data.
+
+    Attributes:
+        tokens_per_byte: Tokens to predict for each byte of text, by stage; filled in ``setup``.
+        end_id: The token that ends a text.
+        mask_id: The token to fill in, where rows are masked; None where the next token is predicted.
+    """
+
+    tokens_per_byte: dict[str, float]
+
+    @property
+    def end_id(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def mask_id(self) -> int | None:
+        """See above."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        ...
+
+    def place(self, index: int) -> str:
+        """What messages call the row of a prompt."""
+        ...
+
+
 class BatchSampler:
     """Yields (epoch, row numbers of one batch) for one rank, as a pure function of seed, epoch and rank.
 

@@ -4,8 +4,6 @@ import hashlib
 import io
 import json
 import os
-import re
-import textwrap
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from lt_cli.errors import UserError
+from lt_cli.errors import UserError, one_line
 
 Size = tuple[int, int] | None
 VERSION = 1
@@ -147,9 +145,3 @@ def decode(picture: Any, size: Size, channels: int) -> np.ndarray:
     if size is not None:
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(image.height, image.width, channels)
-
-
-def one_line(error: Exception) -> str:
-    """What another library's error says, short enough for a line of ours."""
-    text = re.sub(r" <[^>]* object at 0x\w+>", "", str(error))
-    return textwrap.shorten(text, 200, placeholder=" ...")

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lt_cli.data.decode import Origin, Size, decode, decode_once, one_line, stack_pictures, state_of
-from lt_cli.errors import UserError
+from lt_cli.data.decode import Origin, Size, decode, decode_once, stack_pictures, state_of
+from lt_cli.errors import UserError, one_line
 
 TrainOrTest = Literal["train", "test"]
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

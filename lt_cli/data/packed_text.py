@@ -1,0 +1,271 @@
+"""Text for language models: documents of any source, packed into blocks of tokens without padding."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+
+from lt_cli.data.base import Batch, DataModule, run_seed, write_rows
+from lt_cli.data.blocks import Blocks, CausalBlocks, MaskedBlocks, Masking, Prompts
+from lt_cli.data.corpus import Corpus, Stream, cut, encode_once, join
+from lt_cli.data.rows import ROW_SUFFIXES, Row, read_rows, read_text
+from lt_cli.data.text_sources import TextSource, TextSplit
+from lt_cli.data.tokenizers import Tokenizer
+from lt_cli.errors import UserError
+
+PROMPT_LEN = 32
+"""Tokens of a document that predict continues where there are no prompts; at most half a block."""
+VAL_FRACTION = 0.1
+"""Of the training tokens, where neither the source nor the user says what is for validation."""
+SHOWN = 200
+"""Characters of a row that the first page shows."""
+
+
+class PackedText(DataModule):
+    """Documents as one stream of tokens for each split, cut into blocks; tokenised once, on all cores.
+
+    Args:
+        source: Where the documents come from.
+        tokenizer: Text to tokens; says the vocabulary.
+        max_seq_len: Tokens of a block.
+        separate_documents: Whether the documents of a block are kept apart: positions begin anew, and none sees
+            another.
+        masking: For masked language modelling, which tokens are to be found; null for the next token.
+        val_fraction: Part of the training tokens kept for validation, from documents that split_seed chooses, the last
+            one cut; null for 0.1, or none where the source has validation text.
+        test_fraction: The same for test; null for none.
+        split_seed: Seed of that choice; the run's own seed does not change it.
+        prompts: What predict continues, or fills the masks of: texts, or a file of them: .txt with one on each line,
+            or .jsonl, .csv or .tsv, whose other columns are kept; null for the first tokens of the test documents, or
+            of validation where there are none.
+        prompt_column: Column of the prompts' file.
+        batch_size: Blocks per batch and process.
+        num_workers: Processes that fetch batches; 0 is fastest for tokens in memory.
+
+    Raises:
+        UserError: If a size is out of range, or a split is missing or too short for one block.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: TextSource,
+        tokenizer: Tokenizer,
+        max_seq_len: int = 256,
+        separate_documents: bool = False,
+        masking: Masking | None = None,
+        val_fraction: float | None = None,
+        test_fraction: float | None = None,
+        split_seed: int = 0,
+        prompts: list[str] | str | None = None,
+        prompt_column: str = "prompt",
+        batch_size: int = 32,
+        num_workers: int = 0,
+    ) -> None:
+        """Reads nothing."""
+        super().__init__(batch_size=batch_size, num_workers=num_workers)
+        if max_seq_len < 1:
+            raise UserError(f"max_seq_len ({max_seq_len}) must be at least 1")
+        if split_seed < 0:
+            raise UserError(f"split_seed ({split_seed}) must not be negative")
+        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if fraction is not None and not 0 < fraction < 1:
+                raise UserError(f"{name} ({fraction}) must be above 0 and below 1, or null")
+        if separate_documents and masking is not None:
+            raise UserError("separate_documents (true) has no meaning with masking: set one of them only")
+        self.source, self.tokenizer = source, tokenizer
+        self.max_seq_len: int = max_seq_len
+        self.separate_documents, self.masking = separate_documents, masking
+        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        self.prompts, self.prompt_column = prompts, prompt_column
+        self.tokens_per_byte: dict[str, float] = {}
+        self._corpora: dict[TextSplit, Corpus] = {}
+        self._described: dict[str, str] = {}
+
+    @property
+    def vocab_size(self) -> int | None:  # type: ignore[override]
+        """Tokens of the tokenizer, once it is there."""
+        return getattr(self.tokenizer, "vocab_size", None)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a document."""
+        return self.tokenizer.end_id
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token to fill in, where rows are masked."""
+        return None if self.masking is None else self.tokenizer.mask_id
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, with masks as the tokenizer writes them."""
+        return self.tokenizer.decode_masked(ids)
+
+    def prepare_data(self) -> None:
+        """Downloads on one process, which also tokenises where others wait for it; they read what it kept."""
+        self.tokenizer.prepare()
+        trainer = self.trainer
+        if self.prompts is None or trainer is None or trainer.state.fn != "predict":
+            self.source.prepare()
+            if trainer is not None and trainer.world_size > 1:
+                encode_once(self.source, "train", self.tokenizer)
+
+    def setup(self, stage: str) -> None:
+        """Tokenises the splits that the stage needs and does not have yet."""
+        self.tokenizer.load()
+        if self.masking is not None and self.tokenizer.mask_id is None:
+            raise UserError("data.masking needs a tokenizer with a mask token, and this one has none: set it to null")
+        wanted: dict[str, list[TextSplit]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
+        for name in wanted.get(stage, []):
+            if name not in self.splits:
+                self.splits[name] = self._blocks(name)
+        if stage == "predict":
+            self.splits["predict"] = self._prompts()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tokenizer, so that a checkpoint needs none of its files."""
+        return {"tokenizer": self.tokenizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the tokenizer from the checkpoint."""
+        self.tokenizer.load_state_dict(state_dict["tokenizer"])
+
+    def describe(self) -> list[str]:
+        """Documents, tokens and blocks of each split; how much of the vocabulary training uses."""
+        return [self._described[name] for name in self.splits if name in self._described]
+
+    def preview(self, batch: Batch, directory: Path) -> list[str]:
+        """The beginning of the first row, as text."""
+        return [f"a row begins: {self.decode(batch['input_ids'][0].tolist())[:SHOWN]!r}"]
+
+    def place(self, index: int) -> str:
+        """What messages call a prompt."""
+        prompts = self.splits["predict"]
+        assert isinstance(prompts, Prompts)
+        return prompts.rows[index].place
+
+    def write_predictions(
+        self, columns: dict[str, list[Any]], directory: Path, format: Literal["csv", "jsonl"]
+    ) -> list[Path]:
+        """The prompts' rows with what was predicted, always as .jsonl, whose texts may have many lines."""
+        prompts = self.splits["predict"]
+        assert isinstance(prompts, Prompts)
+        rows = [prompts.rows[i].fields for i in columns.pop("index")]
+        if taken := sorted(columns.keys() & set().union(*rows)):
+            rank_zero_warn(f"the prompts' column {taken[0]} is replaced by the prediction of the same name")
+        names = dict.fromkeys(name for row in rows for name in row)
+        kept = {name: [row.get(name) for row in rows] for name in names}
+        return [write_rows({**kept, **columns}, directory / "predictions.jsonl")]
+
+    def _blocks(self, name: TextSplit) -> Blocks:
+        corpus = self._corpus(name)
+        try:
+            blocks = self._cut(join(corpus, self.tokenizer), once=name != "train")
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        self.tokens_per_byte[name] = blocks.num_targets / int(corpus.num_bytes.sum())
+        self._described[name] = f"{name}: {len(blocks):,} blocks of {self.max_seq_len} tokens, {_summary(corpus)}"
+        if name == "train":
+            used = np.count_nonzero(np.bincount(corpus.ids, minlength=1))
+            self._described[name] += f"; {used:,} of {self.vocab_size:,} tokens occur"
+        del self._corpora[name]  # the blocks have the tokens now
+        return blocks
+
+    def _cut(self, stream: Stream, *, once: bool) -> Blocks:
+        length, masking, tokenizer = self.max_seq_len, self.masking, self.tokenizer
+        if masking is None:
+            return CausalBlocks(stream, length, once=once, separate=self.separate_documents)
+        return MaskedBlocks(stream, length, once=once, masking=masking, tokenizer=tokenizer, seed=run_seed())
+
+    def _corpus(self, name: TextSplit) -> Corpus:
+        """The tokens of a split; those that the source has not are parts of its training text."""
+        if name in self._corpora:
+            return self._corpora[name]
+        fractions: dict[TextSplit, float] = {}
+        given: dict[TextSplit, float | None] = {"test": self.test_fraction, "val": self.val_fraction}
+        for split, fraction in given.items():
+            own = self.source.documents(split) is not None
+            if own and fraction is not None:
+                raise UserError(
+                    f"{split}_fraction ({fraction}) has no use, as the source has {split} text: "
+                    f"set --data.{split}_fraction=null"
+                )
+            if not own and (fraction is not None or split == "val"):
+                fractions[split] = VAL_FRACTION if fraction is None else fraction
+        if sum(fractions.values()) >= 1:
+            raise UserError(f"val_fraction and test_fraction ({fractions}) must leave text to train on")
+        if name != "train" and name not in fractions:
+            self._corpora[name] = self._encoded(name)
+        else:
+            self._corpora |= cut(self._encoded("train"), fractions, self.split_seed, self.tokenizer.decode)
+        return self._corpora[name]
+
+    def _encoded(self, name: TextSplit) -> Corpus:
+        corpus = encode_once(self.source, name, self.tokenizer)
+        if corpus is None:
+            raise UserError(f"there is no {name} text: give the source some, or set --data.{name}_fraction=0.1")
+        if not len(corpus.lengths):
+            raise UserError(f"the {name} text has no document with any text in it")
+        return corpus
+
+    def _prompts(self) -> Prompts:
+        if self.prompts is None:
+            return self._own_prompts()
+        if isinstance(self.prompts, list):
+            rows = [Row({self.prompt_column: text}, f"prompt {i}") for i, text in enumerate(self.prompts, 1)]
+        else:
+            rows = _read_prompts(Path(self.prompts).expanduser(), self.prompt_column)
+        if not rows:
+            raise UserError("data.prompts ([]) must have at least one text, or be null")
+        tokens = [self._begun(row.fields[self.prompt_column]) for row in rows]
+        if self.masking is not None:
+            for row, ids in zip(rows, tokens, strict=True):
+                if self.tokenizer.mask_id not in ids:
+                    raise UserError(f"{row.place} has no mask to fill in")
+        return Prompts(tokens, rows, self.tokenizer.start_id)
+
+    def _begun(self, text: str) -> NDArray[np.int32]:
+        """The tokens of a prompt: a document's beginning, or a whole one with masks to fill in."""
+        start, end = (np.array([i], np.int32) for i in (self.tokenizer.start_id, self.tokenizer.end_id))
+        if self.masking is None:
+            return np.concatenate([start, *self.tokenizer.encode([text])])
+        return np.concatenate([start, self.tokenizer.encode_masked(text), end])
+
+    def _own_prompts(self) -> Prompts:
+        """The first tokens of held-out documents."""
+        has_test = self.test_fraction is not None or self.source.documents("test") is not None
+        corpus = self._corpus("test" if has_test else "val")
+        stream = join(corpus, self.tokenizer)
+        length = max(1, min(PROMPT_LEN, self.max_seq_len // 2))
+        ends = stream.starts + 1 + np.minimum(corpus.lengths, length - 1)
+        tokens = [stream.ids[i:j].astype(np.int32) for i, j in zip(stream.starts, ends, strict=True)]
+        if self.masking is not None:
+            for row, ids in enumerate(tokens):
+                everywhere = np.ones(len(ids), bool)
+                tokens[row] = self.masking.apply(ids, everywhere, self.tokenizer, [run_seed(), row])[0]
+        texts = (self.decode(ids.tolist()) for ids in tokens)
+        rows = [Row({self.prompt_column: text}, f"document {i}") for i, text in enumerate(texts, 1)]
+        return Prompts(tokens, rows, self.tokenizer.start_id)
+
+
+def _summary(corpus: Corpus) -> str:
+    """How many documents, and how long they are."""
+    shortest, middle, longest = np.quantile(corpus.lengths, [0, 0.5, 1]).astype(int).tolist()
+    text = f"{corpus.lengths.sum():,} in {len(corpus.lengths):,} documents of {shortest:,} to {longest:,}"
+    empty = f"; {corpus.num_empty:,} more have no text and are left out" if corpus.num_empty else ""
+    return f"{text} (median {middle:,}){empty}"
+
+
+def _read_prompts(path: Path, column: str) -> list[Row]:
+    """The rows of a file, or the lines of any other."""
+    if path.suffix in ROW_SUFFIXES:
+        return list(read_rows(path, column))
+    lines = read_text(path).removesuffix("\n").split("\n")
+    rows = [Row({column: line.removesuffix("\r")}, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+    for row in rows:
+        if not row.fields[column]:
+            raise UserError(f"{row.place} is blank: every line of {path.suffix or 'a text file'} is a prompt")
+    return rows

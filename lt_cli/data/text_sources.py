@@ -1,0 +1,231 @@
+"""Where documents come from: files, datasets of Hugging Face, and the documentation that Python brings along."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from lt_cli.data.rows import ROW_SUFFIXES, read_rows, read_text
+from lt_cli.errors import UserError, one_line
+
+TextSplit = Literal["train", "val", "test"]
+SUFFIXES = (".txt", ".md", *ROW_SUFFIXES)
+SPLIT_NAMES: dict[TextSplit, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test",),
+}
+
+
+class TextSource(ABC):
+    """Documents of each split."""
+
+    def prepare(self) -> None:  # noqa: B027  # most sources have nothing to download
+        """Downloads what is missing, on one process."""
+
+    @abstractmethod
+    def documents(self, split: TextSplit) -> Iterable[str] | None:
+        """The texts of a split, or None where it has no such split; ``train`` is always there."""
+
+    def fingerprint(self, split: TextSplit) -> str | None:
+        """Changes whenever the documents do; None where that cannot be known, and nothing is kept of them."""
+        return None
+
+
+class PythonTopics(TextSource):
+    """The language reference that Python's ``help`` shows, half a million characters: no download."""
+
+    def documents(self, split: TextSplit) -> list[str] | None:
+        """One document for each topic."""
+        from pydoc_data.topics import topics
+
+        return [topics[name] for name in sorted(topics)] if split == "train" else None
+
+
+class TextFiles(TextSource):
+    """One's own text: .txt and .md files, .jsonl, .csv and .tsv with a column of text, or folders of them.
+
+    A folder with files or folders called train, val (also valid, validation, dev) and test has these splits; of any
+    other, all files are for training. Hidden files do not count; other kinds of files are said.
+
+    Args:
+        path: File, folder, or several of them.
+        val_path: The same, for validation.
+        test_path: The same, for test.
+        column: Column of the text in .jsonl, .csv and .tsv.
+        separator: What ends a document within a .txt or .md file and is no part of it, such as a line's end
+            for a document on each line; null for one document per file.
+    """
+
+    def __init__(
+        self,
+        path: str | list[str],
+        *,
+        val_path: str | list[str] | None = None,
+        test_path: str | list[str] | None = None,
+        column: str = "text",
+        separator: str | None = None,
+    ) -> None:
+        """Reads nothing."""
+        if separator == "":
+            raise UserError("separator ('') must not be empty: give null for one document per file")
+        self.column, self.separator = column, separator
+        self.paths: dict[TextSplit, list[Path]] = {"train": _paths(path)}
+        for name, given in (("val", val_path), ("test", test_path)):
+            if given is not None:
+                self.paths[name] = _paths(given)  # type: ignore[index]
+
+    def documents(self, split: TextSplit) -> Iterator[str] | None:
+        """The documents of all files, in sorted order."""
+        files = self._files(split)
+        return None if files is None else self._read(files)
+
+    def _read(self, files: list[Path]) -> Iterator[str]:
+        for file in files:
+            if file.suffix in ROW_SUFFIXES:
+                yield from (row.fields[self.column] for row in read_rows(file, self.column))
+            elif self.separator is None:
+                yield read_text(file)
+            else:
+                yield from read_text(file).removesuffix("\n").removesuffix(self.separator).split(self.separator)
+
+    def fingerprint(self, split: TextSplit) -> str | None:
+        """Name, size and time of each file."""
+        stats = [
+            (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self._files(split) or []
+        ]
+        return hashlib.sha256(json.dumps([stats, self.column, self.separator]).encode()).hexdigest()
+
+    def _files(self, split: TextSplit) -> list[Path] | None:
+        if split in self.paths and split != "train":
+            return _all_files(self.paths[split])
+        train = self.paths["train"]
+        folders = _split_folders(train[0]) if len(train) == 1 and train[0].is_dir() else {}
+        if not folders:
+            return _all_files(train) if split == "train" else None
+        if "train" not in folders:
+            raise UserError(
+                f"{train[0]} has {', '.join(path.name for paths in folders.values() for path in paths)}, but nothing "
+                "called train: add it, or name what there is with --data.source.path, .val_path and .test_path"
+            )
+        return _all_files(folders[split]) if split in folders else None
+
+
+def _paths(given: str | list[str]) -> list[Path]:
+    paths = [Path(path).expanduser() for path in ([given] if isinstance(given, str) else given)]
+    if not paths:
+        raise UserError("path ([]) must name at least one file or folder")
+    return paths
+
+
+def _split_folders(folder: Path) -> dict[TextSplit, list[Path]]:
+    """What is called like a split within a folder."""
+    found: dict[TextSplit, list[Path]] = {}
+    for split, names in SPLIT_NAMES.items():
+        paths = [path for path in sorted(folder.iterdir()) if (path.stem if path.is_file() else path.name) in names]
+        if paths := [path for path in paths if path.is_dir() or path.suffix in SUFFIXES]:
+            found[split] = paths
+    return found
+
+
+def _all_files(paths: list[Path]) -> list[Path]:
+    """The files, and those within the folders; what is no text is said."""
+    files, others = [], []
+    for path in paths:
+        if path.is_dir():
+            within = sorted(found for found in path.rglob("*") if found.is_file())
+            seen = [found for found in within if not any(p.startswith(".") for p in found.relative_to(path).parts)]
+            files += [found for found in seen if found.suffix in SUFFIXES]
+            others += [found for found in seen if found.suffix not in SUFFIXES]
+        elif not path.exists():
+            raise UserError(f"{path} is not there: --data.source.path must name a file or a folder")
+        elif path.suffix in ROW_SUFFIXES or path.is_file():
+            files.append(path)  # a file that was named is text, whatever it is called
+    if not files:
+        raise UserError(f"{', '.join(map(str, paths))} has no files of text ({' '.join(SUFFIXES)})")
+    if others:
+        rank_zero_info(f"{len(others):,} files that are not {' '.join(SUFFIXES)} are left out, such as {others[0]}")
+    return files
+
+
+class HuggingFaceText(TextSource):
+    """A dataset of the Hugging Face hub, or a local directory of one, read by ``datasets``.
+
+    Args:
+        path: Name on the hub, or a directory.
+        config_name: Configuration of the dataset, where it has several.
+        column: Column of the text.
+        train_split: Split to train on; may be a slice, such as ``train[:10%]``.
+        val_split: Split to validate on; null for ``validation`` where there is one, else a part of the training text.
+        test_split: Split to test on; null for ``test`` where there is one.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        config_name: str | None = None,
+        column: str = "text",
+        train_split: str = "train",
+        val_split: str | None = None,
+        test_split: str | None = None,
+    ) -> None:
+        """Reads nothing."""
+        self.path, self.config_name, self.column = path, config_name, column
+        self.split_names: dict[TextSplit, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+
+    def prepare(self) -> None:
+        """Downloads the dataset."""
+        self.documents("train")
+
+    def documents(self, split: TextSplit) -> Iterator[str] | None:
+        """The column's texts."""
+        name = self._split_name(split)
+        return None if name is None else self._texts(self.dataset(name), name)
+
+    def _texts(self, dataset: Any, name: str) -> Iterator[str]:
+        for number, row in enumerate(dataset.select_columns(self.column)):
+            text = row[self.column]
+            if not isinstance(text, str):
+                raise UserError(f"{self.path}, {name}, row {number}: {self.column} must be text, not {text!r:.80}")
+            yield text
+
+    def fingerprint(self, split: TextSplit) -> str | None:
+        """That of ``datasets``."""
+        name = self._split_name(split)
+        return None if name is None else f"{self.dataset(name)._fingerprint} {self.column}"
+
+    def _split_name(self, split: TextSplit) -> str | None:
+        """The split's name in the dataset."""
+        if (given := self.split_names[split]) is not None:
+            return given
+        usual = {"val": "validation", "test": "test"}[split]
+        return usual if usual in self._known_splits() else None
+
+    def _known_splits(self) -> list[str]:
+        import datasets
+
+        return self._loading(lambda: datasets.get_dataset_split_names(self.path, self.config_name))  # type: ignore[no-any-return]
+
+    def dataset(self, split_name: str) -> Any:
+        """A split with its text."""
+        import datasets
+
+        found = self._loading(lambda: datasets.load_dataset(self.path, self.config_name, split=split_name), split_name)
+        if self.column not in (columns := found.column_names):
+            raise UserError(f"column ({self.column}) must be a column of {self.path}: {', '.join(columns)}")
+        return found
+
+    def _loading(self, load: Any, split_name: str = "") -> Any:
+        import datasets
+
+        try:
+            return load()
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            named = f"path ({self.path}), config_name ({self.config_name})" + (split_name and f", split ({split_name})")
+            cure = "set path to a name on the hub within reach or a directory, and the splits to those it has"
+            raise UserError(f"{named} could not be loaded: {one_line(error)}\n{cure}") from error
