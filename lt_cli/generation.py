@@ -1,6 +1,7 @@
 """Sampling from any causal backbone, with a cache, a batch at a time, reproducible row by row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -109,10 +110,7 @@ def generate(
     output = prompt.new_empty(batch_size, num_tokens)
     if not num_tokens:
         return output
-    # a fifth faster than no_grad; but where several processes share the weights, they may be gathered within, and
-    # what is made in inference mode cannot be trained on
-    mode = torch.no_grad() if distributed.is_available() and distributed.is_initialized() else torch.inference_mode()
-    with mode:
+    with _sampling_mode():
         uniforms = row_uniforms(sampling.seed, rows, num_tokens).to(prompt.device)
         cache = backbone.make_cache(batch_size, longest)
         step = prompt
@@ -122,3 +120,63 @@ def generate(
             output[:, position] = token
             step = token[:, None]
     return output
+
+
+def continue_prompts(
+    backbone: CausalBackbone,
+    prompts: Tensor,
+    lengths: Sequence[int],
+    num_tokens: int,
+    sampling: Sampling,
+    rows: Sequence[int],
+    ended: Callable[[list[int]], bool],
+) -> list[list[int]]:
+    """Continues prompts of different lengths, until each has ended, or the context has.
+
+    No row is padded: all that the prompts have in length is read at once, then one token of each row at a time, which
+    is still the prompt's own in longer ones. So a row's continuation does not depend on the others.
+
+    Args:
+        backbone: Any causal backbone, in eval mode.
+        prompts: At least one token each; what lies beyond a prompt's length is not read.
+        lengths: Of the prompts, at most max_seq_len.
+        num_tokens: At most so many new tokens, at least 1.
+        sampling: How each is chosen.
+        rows: The number of each row, which its random numbers depend on.
+        ended: Whether a continuation is over with its last token, which stays.
+
+    Shape:
+        - prompts: (B, T), int64
+    """
+    output: list[list[int]] = [[] for _ in lengths]
+    end = min(max(lengths) + num_tokens, backbone.max_seq_len + 1)
+    going = set(range(len(lengths)))
+    with _sampling_mode():
+        uniforms = row_uniforms(sampling.seed, rows, num_tokens).to(prompts.device)
+        known = torch.tensor(lengths, device=prompts.device)
+        cache = backbone.make_cache(len(lengths), end - 1)
+        step = prompts[:, : min(lengths)]
+        for position in range(min(lengths), end):
+            features = backbone(step, cache=cache)[:, -1]
+            drawn = (position - known).clamp(0, num_tokens - 1)
+            token = sampling.choose(backbone.unembed(features), uniforms.gather(1, drawn[:, None]).squeeze(1))
+            if position < prompts.shape[1]:
+                token = torch.where(position < known, prompts[:, position], token)
+            for row, value in enumerate(token.tolist()):
+                if row in going and position >= lengths[row]:
+                    output[row].append(value)
+                    if len(output[row]) == num_tokens or ended(output[row]):
+                        going.remove(row)
+            if not going:
+                break
+            step = token[:, None]
+    return output
+
+
+def _sampling_mode() -> AbstractContextManager[None]:
+    """Without gradients. inference_mode is a fifth faster, but not for weights that several processes share.
+
+    These may be gathered within, and what is made in inference mode cannot be trained on.
+    """
+    shared = distributed.is_available() and distributed.is_initialized()
+    return torch.no_grad() if shared else torch.inference_mode()

@@ -102,12 +102,17 @@ class Task(LightningModule, ABC):
 
         Returns:
             ``loss``, other scalars to log under their names, and ``scores`` (B, C) with ``labels`` (B,) for
-            the metrics where there are any.
+            the metrics where there are any. Where the loss is a mean over other things than rows, ``weight``
+            is their number, so that an epoch's mean is one over all of them.
         """
 
     @abstractmethod
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Plain columns, one entry per row: ``index`` and what the task says of it."""
+
+    def of_loss(self, loss: Tensor, stage: Stage) -> dict[str, Tensor]:
+        """What follows from a mean loss, such as perplexity: of a training batch, or of a whole evaluation."""
+        return {}
 
     def build(self, data: DataModule) -> None:
         """Makes what depends on the data, such as a head as wide as its labels; called once."""
@@ -189,6 +194,9 @@ class Task(LightningModule, ABC):
     def _step_and_log(self, batch: Batch, stage: Stage, *, log: bool) -> Tensor:
         outputs = self.step(batch, stage)
         if log:
+            weight = outputs.pop("weight", None)
+            if stage == "train":
+                outputs |= self.of_loss(outputs["loss"].detach(), stage)
             scores, labels = outputs.pop("scores", None), outputs.pop("labels", None)
             for name, value in outputs.items():
                 self.log(
@@ -198,7 +206,7 @@ class Task(LightningModule, ABC):
                     on_step=stage == "train",
                     on_epoch=stage != "train",
                     sync_dist=stage != "train",
-                    batch_size=len(batch["index"]),
+                    batch_size=len(batch["index"]) if weight is None or stage == "train" else int(weight),
                 )
             if scores is not None and f"{stage}_metrics" in self.metrics:
                 metrics = self.metrics[f"{stage}_metrics"]
@@ -209,6 +217,18 @@ class Task(LightningModule, ABC):
                 if training:
                     metrics.reset()
         return outputs["loss"]
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs what follows from the mean loss."""
+        self._log_of_loss("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs what follows from the mean loss."""
+        self._log_of_loss("test")
+
+    def _log_of_loss(self, stage: Stage) -> None:
+        if (loss := self.trainer.callback_metrics.get(f"{stage}/loss")) is not None:
+            self.log_dict({f"{stage}/{name}": value for name, value in self.of_loss(loss, stage).items()})
 
     def _call_batch_hook(self, hook_name: str, *args: Any) -> Any:
         """Lightning's hooks that move and change a batch, where there are any."""
