@@ -41,18 +41,53 @@ class _HuggingFaceCausal(HuggingFaceBackbone, CausalBackbone):
             raise UserError("its logits are not features times a matrix, or it needs later tokens or has no cache")
         self.hidden_states(input_ids, 0)
         self.hidden_states(input_ids, self.num_layers)
+        self.separates_documents = self._keeps_apart()
 
-    def forward(self, input_ids: Tensor, *, cache: Cache | None = None) -> Tensor:
-        """See CausalBackbone.
+    def _keeps_apart(self) -> bool:
+        """Whether documents in one row have the features that each has alone."""
+        position_ids = torch.tensor([[0, 1, 0, 0, 1]])[:, : self.max_seq_len]
+        input_ids = torch.arange(position_ids.shape[1])[None] % self.vocab_size
+        documents = input_ids.tensor_split([2, 3], dim=1)
+        alone = torch.cat([self(document) for document in documents if document.numel()], dim=1)
+        try:
+            together = self._features(input_ids, position_ids=position_ids)
+        except Exception:  # a model that knows no positions may raise anything, and do all else well
+            return False
+        return bool((together - alone).abs().max() <= 1e-3 * alone.abs().max())
+
+    def forward(self, input_ids: Tensor, *, cache: Cache | None = None, position_ids: Tensor | None = None) -> Tensor:
+        """See CausalBackbone; transformers makes the mask between documents of the positions.
+
+        Shape:
+            - input_ids: (B, T), int64
+            - position_ids: (B, T), int64, 0 at the first token of each document; None where a row is one document
+            - output: (B, T, D), D = embed_dim
 
         Raises:
-            UserError: If the input, after what the cache holds, ends beyond ``max_seq_len``.
+            UserError: If the input, after what the cache holds, ends beyond ``max_seq_len``, or if it has documents
+                that the model cannot keep apart.
         """
         past = None if cache is None else cast(_Cache, cache).past
-        length = input_ids.shape[1] + (0 if past is None else past.get_seq_length())
-        self._refuse_longer(length)
-        embeds, use_cache = self._embed(input_ids), past is not None
-        features: Tensor = self.hf_model.base_model(inputs_embeds=embeds, past_key_values=past, use_cache=use_cache)[0]
+        self._refuse_longer(input_ids.shape[1] + (0 if past is None else past.get_seq_length()))
+        if position_ids is None:
+            return self._features(input_ids, past_key_values=past)
+        if past is not None:
+            raise UserError("position_ids must be None with a cache: documents are kept apart only without one")
+        if not self.separates_documents:
+            raise UserError(
+                f"model_type ({self.hf_model.config.model_type!r}) does not keep documents of one row apart, as "
+                "position_ids ask for: give each document a row of its own, or take a model_type such as 'gpt2'"
+            )
+        return self._features(input_ids, position_ids=position_ids)
+
+    def _features(self, input_ids: Tensor, past_key_values: Any = None, position_ids: Tensor | None = None) -> Tensor:
+        given = {} if position_ids is None else {"position_ids": position_ids}  # as not every model knows them
+        features: Tensor = self.hf_model.base_model(
+            inputs_embeds=self._embed(input_ids),
+            past_key_values=past_key_values,
+            use_cache=past_key_values is not None,
+            **given,
+        )[0]
         return features
 
     def _embed(self, input_ids: Tensor) -> Tensor:

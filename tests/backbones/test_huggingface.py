@@ -410,6 +410,95 @@ def test_image_gpt_says_the_conflicting_size_with_the_start_token() -> None:
         HuggingFaceImageGPT(architecture=IMAGE_GPT | {"vocab_size": VOCAB}, **SIZES)
 
 
+OPT = {
+    "model_type": "opt",
+    "num_hidden_layers": 2,
+    "hidden_size": 16,
+    "word_embed_proj_dim": 16,
+    "ffn_dim": 24,
+    "num_attention_heads": 2,
+}
+NEOX = {
+    "model_type": "gpt_neox",
+    "num_hidden_layers": 2,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "start"),
+    [
+        pytest.param(GPT2, False, id="gpt2"),
+        pytest.param(GPT2, True, id="gpt2 start"),
+        pytest.param(LLAMA, False, id="llama"),
+        pytest.param(NEOX, False, id="gpt_neox"),
+        pytest.param(LLAMA | {"model_type": "qwen2"}, False, id="qwen2"),
+        pytest.param(LLAMA | {"model_type": "mistral", "sliding_window": 3}, False, id="mistral"),
+    ],
+)
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_documents_of_one_row_are_kept_apart(architecture: dict[str, Any], start: bool, implementation: str) -> None:
+    torch.manual_seed(0)
+    backbone = HuggingFaceCausalLM(architecture=architecture, start_token=start, **SIZES).eval()
+    backbone.hf_model.set_attn_implementation(implementation)
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    assert backbone.separates_documents
+    rows = [[3, 1, 1, 5, 2], [12]]
+    ids = torch.randint(VOCAB, (2, LENGTH))
+    if start:
+        ids[0, 5] = backbone.start_id
+    positions = torch.stack([torch.cat([torch.arange(length) for length in lengths]) for lengths in rows])
+    together = backbone(ids, position_ids=positions)
+    for row, lengths in enumerate(rows):
+        alone = torch.cat([backbone(part[None]) for part in ids[row].split(lengths)], dim=1)[0]
+        torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together[0], backbone(ids)[0], atol=1e-2)
+    whole = torch.arange(LENGTH).expand(2, -1)
+    torch.testing.assert_close(backbone(ids, position_ids=whole), backbone(ids), atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match="position_ids must be None with a cache"):
+        backbone(ids, position_ids=positions, cache=backbone.make_cache(2, LENGTH))
+    with pytest.raises(UserError, match=rf"{LENGTH + 1} tokens.*max_seq_len \({LENGTH}\)"):
+        backbone(torch.zeros(1, LENGTH + 1, dtype=torch.long), position_ids=torch.zeros(1, LENGTH + 1).long())
+
+
+@pytest.mark.parametrize("fault", ["no mask", "no positions", "unknown"])
+def test_a_model_that_mixes_documents_is_refused_where_they_are_given(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = transformers.GPT2Model.forward
+
+    def mixing(self: Any, *args: Any, position_ids: Tensor | None = None, **kwargs: Any) -> Any:
+        if position_ids is not None and fault == "unknown":
+            raise TypeError("got an unexpected keyword argument 'position_ids'")
+        if position_ids is not None and fault == "no mask":
+            kwargs["attention_mask"] = torch.ones_like(position_ids)
+        return forward(self, *args, position_ids=None if fault == "no positions" else position_ids, **kwargs)
+
+    monkeypatch.setattr(transformers.GPT2Model, "forward", mixing)
+    backbone = HuggingFaceCausalLM(architecture=GPT2, **SIZES)
+    assert not backbone.separates_documents
+    ids = tokens(backbone)
+    assert backbone(ids).shape == (2, LENGTH, 16)
+    with pytest.raises(UserError, match=r"model_type \('gpt2'\) does not keep documents of one row apart"):
+        backbone(ids, position_ids=torch.zeros_like(ids))
+
+
+def test_opt_does_not_keep_documents_apart() -> None:
+    """transformers 5.23 gives its positions to the table, not to the mask: should it do so, more can be trained."""
+    backbone = HuggingFaceCausalLM(architecture=OPT, **SIZES)
+    with pytest.raises(UserError, match="'opt'.* does not keep documents"):
+        backbone(tokens(backbone), position_ids=torch.zeros(2, LENGTH, dtype=torch.long))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_short_models_are_built(length: int) -> None:
+    backbone = HuggingFaceCausalLM(architecture=GPT2, vocab_size=2, max_seq_len=length)
+    assert backbone.separates_documents
+
+
 def shrunk(model_type: str, **changes: Any) -> dict[str, Any]:
     return {**LLAMA, "model_type": model_type, **changes}
 
