@@ -487,9 +487,9 @@ def test_a_model_that_mixes_documents_is_refused_where_they_are_given(
 
 
 def test_opt_does_not_keep_documents_apart() -> None:
-    """transformers 5.23 gives its positions to the table, not to the mask: should it do so, more can be trained."""
+    """In transformers 5.23 its positions go to the table, not to the mask."""
     backbone = HuggingFaceCausalLM(architecture=OPT, **SIZES)
-    with pytest.raises(UserError, match="'opt'.* does not keep documents"):
+    with pytest.raises(UserError, match=r"'opt'.* does not keep documents"):
         backbone(tokens(backbone), position_ids=torch.zeros(2, LENGTH, dtype=torch.long))
 
 
