@@ -27,6 +27,7 @@ class HuggingFaceBackbone(TokenBackbone):
 
     rebuild_config: dict[str, Any]
     _hf_model: Any
+    _padding: int | None
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class HuggingFaceBackbone(TokenBackbone):
         self._hold(model)
         self.pretrained = not drawn
         self.vocab_size = config.vocab_size - has_start if vocab_size is None else vocab_size
-        self.max_seq_len = self._positions() if max_seq_len is None else max_seq_len
+        self.max_seq_len = self._longest(max_seq_len)
         init_args: dict[str, Any] = {"pretrained": None, "architecture": settings_of(config)}
         init_args |= {"vocab_size": self.vocab_size, "max_seq_len": self.max_seq_len}
         self.rebuild_config = {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": init_args}
@@ -78,9 +79,18 @@ class HuggingFaceBackbone(TokenBackbone):
         model.training = self.training  # it is no submodule, which train() and eval() would reach
         return model
 
-    def _positions(self) -> int:
-        """Tokens that the model has positions for."""
-        return int(self.hf_model.config.max_position_embeddings)
+    def _longest(self, max_seq_len: int | None) -> int:
+        """Tokens that the model has positions for; RoBERTa and its kin count them from behind the padding's."""
+        tables = [part for name, part in self.named_modules() if name.endswith("position_embeddings")]
+        self._padding = next((table.padding_idx for table in tables if isinstance(table, nn.Embedding)), None)
+        rows = self.hf_model.config.max_position_embeddings
+        positions = int(rows - (0 if self._padding is None else self._padding + 1))
+        if positions < (max_seq_len or 1):
+            raise UserError(
+                f"max_seq_len ({max_seq_len}) must be at most {positions}, as positions begin behind pad_token_id "
+                f"({self._padding}): make it less, or have architecture.max_position_embeddings exceed {rows}"
+            )
+        return max_seq_len or positions
 
     @abstractmethod
     def _check(self) -> None:

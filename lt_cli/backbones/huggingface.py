@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lt_cli.backbones.base import Cache, CausalBackbone
+from lt_cli.backbones.base import Cache, CausalBackbone, MaskedBackbone
 from lt_cli.backbones.hf_base import HuggingFaceBackbone, stop, stopped
 from lt_cli.errors import UserError
 
@@ -203,3 +203,75 @@ class _Cache:
 
     def reorder(self, rows: Tensor) -> None:
         self.past.reorder_cache(rows)
+
+
+class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
+    """Any masked language model of transformers, https://huggingface.co/docs/transformers: BERT, RoBERTa and so on.
+
+    Its features are what the head multiplies with the embeddings, so that they are behind the head's own layer.
+
+    Args:
+        pretrained: Name on the Hugging Face hub or local directory of the weights; None draws them at random.
+        architecture: Settings of transformers' configuration, by their names there. With ``pretrained``, those to
+            change in it; without, ``model_type`` and what differs from its defaults.
+        vocab_size: Tokens it can predict; None for as many as the architecture says. Where that has more, as tables
+            of the hub are often padded to a round size, only the first are used.
+        max_seq_len: Longest input, in tokens; None for all that the model has positions for, which in RoBERTa's
+            family begin behind that of the padding.
+
+    Shape:
+        - input_ids: (B, T), int64 in [0, vocab_size)
+        - attention_mask: (B, T), 1 for tokens, 0 for padding
+        - output: (B, T, D), D = embed_dim
+
+    Raises:
+        UserError: If no such model can be built or loaded, or its logits are not features times a matrix
+            or see the padding.
+    """
+
+    def __init__(
+        self,
+        *,
+        pretrained: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        vocab_size: int | None = None,
+        max_seq_len: int | None = None,
+    ) -> None:
+        """Builds the model, and loads its weights if there are any."""
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MODELS
+
+        super().__init__("masked", MODELS, pretrained, architecture, vocab_size, max_seq_len)
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Compares with the model's own logits, and a token before padding with one alone."""
+        self.eval()
+        input_ids = torch.arange(min(3, self.max_seq_len))[None] % self.vocab_size
+        features = self(input_ids)
+        if not self._agrees(features, **self._inputs(input_ids, None)):
+            raise UserError("its logits are not features times a matrix")
+        mask = torch.ones_like(input_ids)
+        mask[:, 1:] = 0
+        first = self(input_ids[:, :1])
+        if (self(input_ids, attention_mask=mask)[:, :1] - first).abs().max() > 1e-3 * first.abs().max():
+            raise UserError("its features see the padding behind a token")
+
+    def forward(self, input_ids: Tensor, *, attention_mask: Tensor | None = None) -> Tensor:
+        """See MaskedBackbone; the logits are not computed.
+
+        Raises:
+            UserError: If the input is longer than ``max_seq_len``.
+        """
+        self._refuse_longer(input_ids.shape[1])
+        hook = self.hf_model.get_output_embeddings().register_forward_pre_hook(lambda module, args: stop(args))
+        return stopped(hook, lambda: self.hf_model(**self._inputs(input_ids, attention_mask)))
+
+    def _inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
+        """With the positions said, as RoBERTa would take all tokens with its padding's id for padding."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        if self._padding is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        else:
+            position_ids = self._padding + mask.cumsum(dim=1) * mask
+        inputs = {"input_ids": input_ids, "position_ids": position_ids}
+        return inputs if attention_mask is None else inputs | {"attention_mask": mask}
