@@ -1,31 +1,20 @@
-"""Models of Hugging Face transformers as backbones: one base with what they share, a small class for each role.
+"""Models of Hugging Face transformers as backbones: a small class for each role."""
 
-transformers takes a second to import, so the functions that need it import it themselves.
-"""
-
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from inspect import signature
-from textwrap import shorten
-from typing import Any, NoReturn, cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from lt_cli.backbones.base import Cache, CausalBackbone
-from lt_cli.errors import UserError, did_you_mean
+from lt_cli.backbones.base import Cache, CausalBackbone, MaskedBackbone
+from lt_cli.backbones.hf_base import HuggingFaceBackbone, stop, stopped
+from lt_cli.errors import UserError
 
 
-class _HuggingFaceCausal(CausalBackbone):
-    """What all causal models of transformers share; a subclass says which they are and what starts a sequence.
+class _HuggingFaceCausal(HuggingFaceBackbone, CausalBackbone):
+    """What all causal models of transformers share; a subclass says which they are and what starts a sequence."""
 
-    Args:
-        models: Names of the model classes by ``model_type``: those that the subclass accepts.
-        has_start: Whether the last row of the embedding table is a start token, which ``vocab_size`` leaves out.
-    """
-
-    rebuild_config: dict[str, Any]
+    start_id: int | None = None
 
     def __init__(
         self,
@@ -36,59 +25,73 @@ class _HuggingFaceCausal(CausalBackbone):
         max_seq_len: int | None,
         has_start: bool = False,
     ) -> None:
-        super().__init__()
-        for name, size in (("vocab_size", vocab_size), ("max_seq_len", max_seq_len)):
-            if size is not None and size < 1:
-                raise UserError(f"{name} ({size}) must be at least 1")
-        rows = None if vocab_size is None else vocab_size + has_start
-        sizes = {"vocab_size": rows, "max_position_embeddings": max_seq_len}
-        config = _build_config(models, pretrained, architecture, sizes)
-        self.model, self.pretrained = _build_model(models, pretrained, config)
-        self.vocab_size = config.vocab_size - has_start
-        self.start_id = self.vocab_size if has_start else None
-        self.max_seq_len, self.num_layers = config.max_position_embeddings, config.num_hidden_layers
-        init_args = {"pretrained": None, "architecture": _settings(config), "vocab_size": None, "max_seq_len": None}
-        self.rebuild_config = {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": init_args}
-        with _user_error(f"model_type ({config.model_type!r}) does not work as a causal backbone"):
-            self.embed_dim = self.model.get_output_embeddings().weight.shape[1]
-            self._check()
-        self.train()  # from_pretrained returns eval mode, and Lightning would keep it
+        super().__init__("causal", models, pretrained, architecture, vocab_size, max_seq_len, has_start)
+        if has_start:
+            self.start_id = self.hf_model.config.vocab_size - 1
 
     @torch.no_grad()
     def _check(self) -> None:
         """Compares with the model's own logits, which see one token more and no cache, so that each fault shows."""
         self.eval()
+        self.num_layers = self.hf_model.config.num_hidden_layers
         input_ids = torch.arange(min(3, self.max_seq_len))[None] % self.vocab_size
         cache = self.make_cache(1, self.max_seq_len)
         features = [self(input_ids[:, t : t + 1], cache=cache) for t in range(min(2, self.max_seq_len))]
-        logits = 1000 * self.unembed(torch.cat(features, dim=1))
-        # A soft cap is invisible on the small logits of fresh weights: enlarge them where the cap would come next.
-        with self.model.get_output_embeddings().register_forward_hook(lambda module, args, output: 1000 * output):
-            own = self.model(input_ids)[0][:, : len(features), : self.vocab_size]
-        if (logits - own).abs().max() > 1e-3 * own.abs().max():
+        if not self._agrees(torch.cat(features, dim=1), input_ids=input_ids):
             raise UserError("its logits are not features times a matrix, or it needs later tokens or has no cache")
         self.hidden_states(input_ids, 0)
         self.hidden_states(input_ids, self.num_layers)
+        self.separates_documents = self._keeps_apart()
 
-    def forward(self, input_ids: Tensor, *, cache: Cache | None = None) -> Tensor:
-        """See CausalBackbone.
+    def _keeps_apart(self) -> bool:
+        """Whether documents in one row have the features that each has alone."""
+        position_ids = torch.tensor([[0, 1, 0, 0, 1]])[:, : self.max_seq_len]
+        input_ids = torch.arange(position_ids.shape[1])[None] % self.vocab_size
+        documents = input_ids.tensor_split([2, 3], dim=1)
+        alone = torch.cat([self(document) for document in documents if document.numel()], dim=1)
+        try:
+            together = self._features(input_ids, position_ids=position_ids)
+        except Exception:  # a model that knows no positions may raise anything, and do all else well
+            return False
+        return bool((together - alone).abs().max() <= 1e-3 * alone.abs().max())
+
+    def forward(self, input_ids: Tensor, *, cache: Cache | None = None, position_ids: Tensor | None = None) -> Tensor:
+        """See CausalBackbone; transformers makes the mask between documents of the positions.
+
+        Shape:
+            - input_ids: (B, T), int64
+            - position_ids: (B, T), int64, 0 at the first token of each document; None where a row is one document
+            - output: (B, T, D), D = embed_dim
 
         Raises:
-            UserError: If the input, after what the cache holds, ends beyond ``max_seq_len``.
+            UserError: If the input, after what the cache holds, ends beyond ``max_seq_len``, or if it has documents
+                that the model cannot keep apart.
         """
         past = None if cache is None else cast(_Cache, cache).past
-        length = input_ids.shape[1] + (0 if past is None else past.get_seq_length())
-        if length > self.max_seq_len:
+        self._refuse_longer(input_ids.shape[1] + (0 if past is None else past.get_seq_length()))
+        if position_ids is None:
+            return self._features(input_ids, past_key_values=past)
+        if past is not None:
+            raise UserError("position_ids must be None with a cache: documents are kept apart only without one")
+        if not self.separates_documents:
             raise UserError(
-                f"the sequence's length ({length} tokens) must not exceed the backbone's max_seq_len "
-                f"({self.max_seq_len}): shorten it, or train with --model.backbone.init_args.max_seq_len={length}"
+                f"model_type ({self.hf_model.config.model_type!r}) does not keep documents of one row apart, as "
+                "position_ids ask for: give each document a row of its own, or take a model_type such as 'gpt2'"
             )
-        embeds, use_cache = self._embed(input_ids), past is not None
-        features: Tensor = self.model.base_model(inputs_embeds=embeds, past_key_values=past, use_cache=use_cache)[0]
+        return self._features(input_ids, position_ids=position_ids)
+
+    def _features(self, input_ids: Tensor, past_key_values: Any = None, position_ids: Tensor | None = None) -> Tensor:
+        given = {} if position_ids is None else {"position_ids": position_ids}  # as not every model knows them
+        features: Tensor = self.hf_model.base_model(
+            inputs_embeds=self._embed(input_ids),
+            past_key_values=past_key_values,
+            use_cache=past_key_values is not None,
+            **given,
+        )[0]
         return features
 
     def _embed(self, input_ids: Tensor) -> Tensor:
-        embeds: Tensor = self.model.get_input_embeddings()(input_ids)
+        embeds: Tensor = self.hf_model.get_input_embeddings()(input_ids)
         return embeds
 
     def hidden_states(self, input_ids: Tensor, layer: int) -> Tensor:
@@ -99,29 +102,19 @@ class _HuggingFaceCausal(CausalBackbone):
         """
         if not 0 <= layer <= self.num_layers:
             raise UserError(f"layer ({layer}) must be between 0 and num_layers ({self.num_layers})")
-        lists = (module for module in self.model.base_model.modules() if isinstance(module, nn.ModuleList))
+        lists = (module for module in self.hf_model.base_model.modules() if isinstance(module, nn.ModuleList))
         blocks = next(blocks for blocks in lists if len(blocks) == self.num_layers)
         if layer == 0:
-            hook = blocks[0].register_forward_pre_hook(lambda module, args: _stop(args))
+            hook = blocks[0].register_forward_pre_hook(lambda module, args: stop(args))
         else:
-            hook = blocks[layer - 1].register_forward_hook(lambda module, args, output: _stop(output))
-        try:
-            with hook:
-                return self.forward(input_ids)  # never returns: the hook raises
-        except _Stop as stop:
-            return stop.hidden
-
-    def output_matrix(self) -> tuple[Tensor, Tensor | None]:
-        """See TokenBackbone."""
-        head = self.model.get_output_embeddings()
-        bias = None if head.bias is None else head.bias[: self.vocab_size]
-        return head.weight[: self.vocab_size], bias  # a head that is tied to the table may have the start token's row
+            hook = blocks[layer - 1].register_forward_hook(lambda module, args, output: stop(output))
+        return stopped(hook, lambda: self.forward(input_ids))
 
     def make_cache(self, batch_size: int, max_len: int) -> Cache:
         """See CausalBackbone; it grows as needed: StaticCache is no faster, and its masks are wrong for ImageGPT."""
         from transformers import DynamicCache
 
-        return _Cache(DynamicCache(config=self.model.config))
+        return _Cache(DynamicCache(config=self.hf_model.config))
 
 
 class HuggingFaceCausalLM(_HuggingFaceCausal):
@@ -131,8 +124,9 @@ class HuggingFaceCausalLM(_HuggingFaceCausal):
         pretrained: Name on the Hugging Face hub or local directory of the weights; None draws them at random.
         architecture: Settings of transformers' configuration, by their names there. With ``pretrained``, those to
             change in it; without, ``model_type`` and what differs from its defaults.
-        vocab_size: Tokens it can predict; None leaves it to the architecture.
-        max_seq_len: Longest input, in tokens, the start token included; None leaves it to the architecture.
+        vocab_size: Tokens it can predict; None for as many as the architecture says. Where that has more, as tables
+            of the hub are often padded to a round size, only the first are used.
+        max_seq_len: Longest input, in tokens, the start token included; None for what the architecture says.
         start_token: Adds a learned token that begins a sequence, for tasks that predict the first token too; its id
             is ``vocab_size``.
 
@@ -159,7 +153,7 @@ class HuggingFaceCausalLM(_HuggingFaceCausal):
         super().__init__(MODELS, pretrained, architecture, vocab_size, max_seq_len)
         self.rebuild_config["init_args"]["start_token"] = start_token
         if start_token:
-            width = self.model.get_input_embeddings().weight.shape[1]
+            width = self.hf_model.get_input_embeddings().weight.shape[1]
             self.start = nn.Parameter(torch.empty(width).normal_(std=0.02))
             self.start_id, self.pretrained = self.vocab_size, False
 
@@ -178,12 +172,12 @@ class HuggingFaceImageGPT(_HuggingFaceCausal):
         architecture: Settings of transformers' ImageGPTConfig, by their names there; its vocab_size counts the start
             token. With ``pretrained``, those to change in it; without, ``model_type: imagegpt`` and what differs from
             its defaults.
-        vocab_size: Colours, the start token not included; None leaves them to the architecture.
+        vocab_size: Colours, the start token not included; None for all that the architecture has.
         max_seq_len: Longest input, in tokens, the start token included: one per pixel, as the last pixel is never an
-            input. None leaves it to the architecture.
+            input. None for what the architecture says.
 
     Shape:
-        - input_ids: (B, T), int64 in [0, vocab_size], where vocab_size is the start token
+        - input_ids: (B, T), int64 in [0, vocab_size), and start_id, which is the last row of the table
         - output: (B, T, D), D = embed_dim
 
     Raises:
@@ -211,96 +205,73 @@ class _Cache:
         self.past.reorder_cache(rows)
 
 
-class _Stop(Exception):
-    def __init__(self, hidden: Tensor) -> None:
-        self.hidden = hidden
+class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
+    """Any masked language model of transformers, https://huggingface.co/docs/transformers: BERT, RoBERTa and so on.
 
+    Its features are what the head multiplies with the embeddings, so that they are behind the head's own layer.
 
-def _stop(output: Tensor | tuple[Tensor, ...]) -> NoReturn:
-    raise _Stop(output if isinstance(output, Tensor) else output[0])
+    Args:
+        pretrained: Name on the Hugging Face hub or local directory of the weights; None draws them at random.
+        architecture: Settings of transformers' configuration, by their names there. With ``pretrained``, those to
+            change in it; without, ``model_type`` and what differs from its defaults.
+        vocab_size: Tokens it can predict; None for as many as the architecture says. Where that has more, as tables
+            of the hub are often padded to a round size, only the first are used.
+        max_seq_len: Longest input, in tokens; None for all that the model has positions for, which in RoBERTa's
+            family begin behind that of the padding.
 
+    Shape:
+        - input_ids: (B, T), int64 in [0, vocab_size)
+        - attention_mask: (B, T), 1 for tokens, 0 for padding
+        - output: (B, T, D), D = embed_dim
 
-@contextmanager
-def _user_error(problem: str) -> Iterator[None]:
-    """Says in one line what transformers raises, which may be any exception, over many lines."""
-    try:
-        yield
-    except Exception as error:
-        raise UserError(f"{problem}: {shorten(str(error) or type(error).__name__, 250)}") from error
+    Raises:
+        UserError: If no such model can be built or loaded, or its logits are not features times a matrix
+            or see the padding.
+    """
 
+    def __init__(
+        self,
+        *,
+        pretrained: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        vocab_size: int | None = None,
+        max_seq_len: int | None = None,
+    ) -> None:
+        """Builds the model, and loads its weights if there are any."""
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MODELS
 
-def _known(config_class: Any) -> set[str]:
-    """The settings of a configuration; it would swallow any other. The dtype is the trainer's precision instead."""
-    from transformers import PreTrainedConfig
+        super().__init__("masked", MODELS, pretrained, architecture, vocab_size, max_seq_len)
 
-    return (set(signature(config_class).parameters) | set(PreTrainedConfig().to_dict())) - {"dtype", "kwargs"}
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Compares with the model's own logits, and a token before padding with one alone."""
+        self.eval()
+        input_ids = torch.arange(min(3, self.max_seq_len))[None] % self.vocab_size
+        features = self(input_ids)
+        if not self._agrees(features, **self._inputs(input_ids, None)):
+            raise UserError("its logits are not features times a matrix")
+        mask = torch.ones_like(input_ids)
+        mask[:, 1:] = 0
+        first = self(input_ids[:, :1])
+        if (self(input_ids, attention_mask=mask)[:, :1] - first).abs().max() > 1e-3 * first.abs().max():
+            raise UserError("its features see the padding behind a token")
 
+    def forward(self, input_ids: Tensor, *, attention_mask: Tensor | None = None) -> Tensor:
+        """See MaskedBackbone; the logits are not computed.
 
-def _settings(config: Any) -> dict[str, Any]:
-    """All that builds ``config`` again, in plain types."""
-    known = _known(type(config)) - {"_name_or_path", "transformers_version"}
-    return {key: value for key, value in json.loads(json.dumps(config.to_dict())).items() if key in known}
+        Raises:
+            UserError: If the input is longer than ``max_seq_len``.
+        """
+        self._refuse_longer(input_ids.shape[1])
+        hook = self.hf_model.get_output_embeddings().register_forward_pre_hook(lambda module, args: stop(args))
+        return stopped(hook, lambda: self.hf_model(**self._inputs(input_ids, attention_mask)))
 
-
-def _build_config(
-    models: Mapping[str, str], pretrained: str | None, architecture: dict[str, Any] | None, sizes: dict[str, int | None]
-) -> Any:
-    from transformers import CONFIG_MAPPING, AutoConfig
-
-    if pretrained is None and architecture is None:
-        raise UserError(
-            "pretrained and architecture are both None, at least one is required: add "
-            "--model.backbone.init_args.pretrained=NAME or --model.backbone.init_args.architecture.model_type=TYPE"
-        )
-    settings, changes = {}, dict(architecture or {})
-    if pretrained is not None:
-        with _user_error(f"pretrained ({pretrained!r}) must be a local directory or a name on a hub within reach"):
-            settings = _settings(AutoConfig.from_pretrained(pretrained, trust_remote_code=False))
-    model_type = changes.setdefault("model_type", settings.get("model_type"))
-    if model_type != settings.get("model_type", model_type):
-        raise UserError(f"architecture.model_type ({model_type!r}) must be that of the weights in {pretrained!r}")
-    if model_type not in models:
-        rule = repr(*models) if len(models) == 1 else "a causal language model of transformers, such as 'gpt2'"
-        raise UserError(
-            f"architecture.model_type ({model_type!r}) must be {rule}{did_you_mean(str(model_type), models)}"
-        )
-    known, names = _known(CONFIG_MAPPING[model_type]), CONFIG_MAPPING[model_type].attribute_map
-    for key in sorted(changes.keys() - known - names.keys()):
-        raise UserError(f"architecture.{key} is no setting of model_type {model_type!r}{did_you_mean(key, known)}")
-    changes = {names.get(key, key): value for key, value in changes.items()}
-    for name, size in sizes.items():
-        key = names.get(name, name)
-        if key not in known:
-            raise UserError(f"model_type ({model_type!r}) has no setting {key}, which a causal backbone needs")
-        if size is not None and changes.setdefault(key, size) != size:
-            rule = f"must be {size}, as the backbone's argument for it says, or be left out"
-            raise UserError(f"architecture.{key} ({changes[key]}) {rule}")
-    if pretrained is None:
-        # The data owns the special ids; defaults may lie outside the vocabulary, and a pad id's row gets no gradient.
-        settings = dict.fromkeys({"bos_token_id", "eos_token_id", "pad_token_id"} & known)
-    with _user_error(f"the architecture for model_type {model_type!r} is not valid"):
-        return AutoConfig.for_model(**settings | changes)
-
-
-def _build_model(models: Mapping[str, str], pretrained: str | None, config: Any) -> tuple[Any, bool]:
-    """The model, and whether all its weights were loaded."""
-    import transformers
-
-    model_class = getattr(transformers, models[config.model_type])
-    if pretrained is None:
-        with _user_error(f"the architecture for model_type {config.model_type!r} is not valid"):
-            return model_class(config), False
-    with _user_error(f"the weights of pretrained ({pretrained!r}) cannot be loaded"):
-        model, info = model_class.from_pretrained(
-            pretrained,
-            config=config,
-            dtype=torch.get_default_dtype(),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    for key, loaded, asked in info["mismatched_keys"]:
-        raise UserError(
-            f"the weights in {pretrained!r} have {key} of shape {tuple(loaded)}, but vocab_size, max_seq_len and "
-            f"architecture make it {tuple(asked)}: leave these out, or train from scratch with pretrained=null"
-        )
-    return model, not info["missing_keys"]
+    def _inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
+        """With the positions said, as RoBERTa would take all tokens with its padding's id for padding."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        if self._padding is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        else:
+            position_ids = self._padding + mask.cumsum(dim=1) * mask
+        inputs = {"input_ids": input_ids, "position_ids": position_ids}
+        return inputs if attention_mask is None else inputs | {"attention_mask": mask}

@@ -1,0 +1,145 @@
+"""What all models of Hugging Face transformers share as backbones: names, sizes, how they are rebuilt."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from lt_cli.backbones.base import TokenBackbone
+from lt_cli.backbones.hf_build import build_config, build_model, settings_of, user_error
+from lt_cli.errors import UserError
+
+
+class HuggingFaceBackbone(TokenBackbone):
+    """A model of transformers whose parts have the names that they have on the hub, such as ``transformer.h.0``.
+
+    Args:
+        role: causal or masked, for messages.
+        models: Names of the model classes by ``model_type``: those that the subclass accepts.
+        pretrained: Name on the Hugging Face hub or local directory of the weights, or None.
+        architecture: Settings of transformers' configuration, or None.
+        vocab_size: Tokens it can predict, the first rows of the table; None for all.
+        max_seq_len: Longest input, in tokens; None for all that the architecture has positions for.
+        has_start: Whether the last row of the embedding table is a start token, which ``vocab_size`` leaves out.
+    """
+
+    rebuild_config: dict[str, Any]
+    _hf_model: Any
+    _padding: int | None
+
+    def __init__(
+        self,
+        role: str,
+        models: Mapping[str, str],
+        pretrained: str | None,
+        architecture: dict[str, Any] | None,
+        vocab_size: int | None,
+        max_seq_len: int | None,
+        has_start: bool = False,
+    ) -> None:
+        """Builds the model, loads its weights if there are any, and tries it out."""
+        super().__init__()
+        for name, size in (("vocab_size", vocab_size), ("max_seq_len", max_seq_len)):
+            if size is not None and size < 1:
+                raise UserError(f"{name} ({size}) must be at least 1")
+        rows = None if vocab_size is None else vocab_size + has_start
+        sizes = {"vocab_size": rows, "max_position_embeddings": max_seq_len}
+        config = build_config(role, models, pretrained, architecture, sizes)
+        model, drawn = build_model(models, pretrained, config)
+        self._hold(model)
+        self.pretrained = not drawn
+        self.vocab_size = config.vocab_size - has_start if vocab_size is None else vocab_size
+        self.max_seq_len = self._longest(max_seq_len)
+        init_args: dict[str, Any] = {"pretrained": None, "architecture": settings_of(config)}
+        init_args |= {"vocab_size": self.vocab_size, "max_seq_len": self.max_seq_len}
+        self.rebuild_config = {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": init_args}
+        with user_error(f"model_type ({config.model_type!r}) does not work as a {role} backbone"):
+            self.embed_dim = self.hf_model.get_output_embeddings().weight.shape[1]
+            self._check()
+        self.train()  # from_pretrained returns eval mode, and Lightning would keep it
+
+    def _hold(self, model: Any) -> None:
+        """Registers the model's children in place of the model, whose own name would stand before theirs."""
+        own = [*model.named_parameters(recurse=False), *model.named_buffers(recurse=False)]
+        taken = [name for name, _ in model.named_children() if hasattr(self, name)]
+        if found := [*(name for name, _ in own), *taken]:
+            rule = "weights belong in modules, and modules not to be called like parts of a backbone"
+            raise UserError(f"model_type ({model.config.model_type!r}) has {found[0]} at its top level, where {rule}")
+        self.__dict__["_hf_model"] = model
+        for name, child in model.named_children():
+            self.add_module(name, child)
+        self.register_load_state_dict_pre_hook(_read_earlier_names)  # type: ignore[no-untyped-call]
+
+    @property
+    def hf_model(self) -> Any:
+        """The model of transformers itself, made of the same modules."""
+        model = self._hf_model
+        model.training = self.training  # it is no submodule, which train() and eval() would reach
+        return model
+
+    def _longest(self, max_seq_len: int | None) -> int:
+        """Tokens that the model has positions for; RoBERTa and its kin count them from behind the padding's."""
+        tables = [part for name, part in self.named_modules() if name.endswith("position_embeddings")]
+        self._padding = next((table.padding_idx for table in tables if isinstance(table, nn.Embedding)), None)
+        rows = self.hf_model.config.max_position_embeddings
+        positions = int(rows - (0 if self._padding is None else self._padding + 1))
+        if positions < (max_seq_len or 1):
+            raise UserError(
+                f"max_seq_len ({max_seq_len}) must be at most {positions}, as positions begin behind pad_token_id "
+                f"({self._padding}): make it less, or have architecture.max_position_embeddings exceed {rows}"
+            )
+        return max_seq_len or positions
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raises any exception where the model does not do what the seam says."""
+
+    def _agrees(self, features: Tensor, **inputs: Tensor) -> bool:
+        """Whether features become the logits that the model itself makes of the inputs, up to where they end."""
+        logits = 1000 * self.unembed(features)
+        # A soft cap is invisible on the small logits of fresh weights: enlarge them where the cap would come next.
+        with self.hf_model.get_output_embeddings().register_forward_hook(lambda module, args, output: 1000 * output):
+            own = self.hf_model(**inputs)[0][:, : features.shape[1], : self.vocab_size]
+        return bool((logits - own).abs().max() <= 1e-3 * own.abs().max())
+
+    def _refuse_longer(self, length: int) -> None:
+        if length > self.max_seq_len:
+            raise UserError(
+                f"the sequence's length ({length} tokens) must not exceed the backbone's max_seq_len "
+                f"({self.max_seq_len}): shorten it, or train with --model.backbone.init_args.max_seq_len={length}"
+            )
+
+    def output_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """See TokenBackbone."""
+        head = self.hf_model.get_output_embeddings()
+        bias = None if head.bias is None else head.bias[: self.vocab_size]
+        return head.weight[: self.vocab_size], bias  # the table may have more rows than there are tokens
+
+
+class _Stop(Exception):
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+
+def stop(output: Tensor | tuple[Tensor, ...]) -> NoReturn:
+    """In a hook within ``stopped``: ends the forward with this, or the first of these."""
+    raise _Stop(output if isinstance(output, Tensor) else output[0])
+
+
+def stopped(hook: torch.utils.hooks.RemovableHandle, forward: Callable[[], object]) -> Tensor:
+    """What the hook stops a forward with; nothing after it is computed."""
+    try:
+        with hook:
+            forward()
+    except _Stop as stopping:
+        return stopping.hidden
+    raise RuntimeError("the forward has not come to where it should stop")
+
+
+def _read_earlier_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Renames the weights of checkpoints that have the model's own name before those of its parts."""
+    for name in [name for name in module.state_dict() if prefix + name not in state_dict]:
+        if (earlier := f"{prefix}model.{name}") in state_dict:
+            state_dict[prefix + name] = state_dict.pop(earlier)

@@ -1,0 +1,125 @@
+"""Configurations and models of Hugging Face transformers from what a user says, and what is wrong with it.
+
+transformers takes a second to import, so the functions that need it import it themselves.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from inspect import signature
+from textwrap import shorten
+from typing import Any
+
+import torch
+
+from lt_cli.errors import UserError, did_you_mean
+
+EXAMPLES = {"causal": "gpt2", "masked": "bert"}
+
+
+@contextmanager
+def user_error(problem: str) -> Iterator[None]:
+    """Says in one line what transformers raises, which may be any exception, over many lines."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{problem}: {shorten(str(error) or type(error).__name__, 250)}") from error
+
+
+def _known(config_class: Any) -> set[str]:
+    """The settings of a configuration; it would swallow any other. The dtype is the trainer's precision instead."""
+    from transformers import PreTrainedConfig
+
+    return (set(signature(config_class).parameters) | set(PreTrainedConfig().to_dict())) - {"dtype", "kwargs"}
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """All that builds ``config`` again, in plain types."""
+    known = _known(type(config)) - {"_name_or_path", "transformers_version"}
+    return {key: value for key, value in json.loads(json.dumps(config.to_dict())).items() if key in known}
+
+
+def build_config(
+    role: str,
+    models: Mapping[str, str],
+    pretrained: str | None,
+    architecture: dict[str, Any] | None,
+    sizes: dict[str, int | None],
+) -> Any:
+    """The configuration of a model that holds at least what ``sizes`` ask for.
+
+    Args:
+        role: causal or masked, for the message.
+        models: Names of the model classes by ``model_type``: those that may be built.
+        pretrained: Where the weights are, or None.
+        architecture: What the user says of the configuration.
+        sizes: Least values of ``vocab_size`` and ``max_position_embeddings``; None leaves one to the architecture.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    if pretrained is None and architecture is None:
+        raise UserError(
+            "pretrained and architecture are both None, at least one is required: add "
+            "--model.backbone.init_args.pretrained=NAME or --model.backbone.init_args.architecture.model_type=TYPE"
+        )
+    settings, changes = {}, dict(architecture or {})
+    if pretrained is not None:
+        with user_error(f"pretrained ({pretrained!r}) must be a local directory or a name on a hub within reach"):
+            settings = settings_of(AutoConfig.from_pretrained(pretrained, trust_remote_code=False))
+    model_type = changes.setdefault("model_type", settings.get("model_type"))
+    if model_type != settings.get("model_type", model_type):
+        raise UserError(f"architecture.model_type ({model_type!r}) must be that of the weights in {pretrained!r}")
+    if model_type not in models:
+        rule = (
+            repr(*models)
+            if len(models) == 1
+            else f"a {role} language model of transformers, such as {EXAMPLES[role]!r}"
+        )
+        raise UserError(
+            f"architecture.model_type ({model_type!r}) must be {rule}{did_you_mean(str(model_type), models)}"
+        )
+    known, names = _known(CONFIG_MAPPING[model_type]), CONFIG_MAPPING[model_type].attribute_map
+    for key in sorted(changes.keys() - known - names.keys()):
+        raise UserError(f"architecture.{key} is no setting of model_type {model_type!r}{did_you_mean(key, known)}")
+    changes = {names.get(key, key): value for key, value in changes.items()}
+    for name, size in sizes.items():
+        key = names.get(name, name)
+        if key not in known:
+            raise UserError(f"model_type ({model_type!r}) has no setting {key}, which a backbone over tokens needs")
+        said = changes.get(key, settings.get(key))
+        if size is None or (isinstance(said, int) and size <= said):
+            continue  # rows beyond those asked for stay unused, as in models whose table is padded to a round size
+        if said is not None and (key in changes or name == "vocab_size"):
+            where = f"architecture.{key}" if key in changes else f"{key} of the weights in {pretrained!r}"
+            raise UserError(f"{where} ({said}) must be at least {size}, as the backbone's argument for it says")
+        changes[key] = size
+    if pretrained is None:
+        # The data owns the special ids; defaults may lie outside the vocabulary, and a pad id's row gets no gradient.
+        settings = dict.fromkeys({"bos_token_id", "eos_token_id", "pad_token_id"} & known)
+    with user_error(f"the architecture for model_type {model_type!r} is not valid"):
+        return AutoConfig.for_model(**settings | changes)
+
+
+def build_model(models: Mapping[str, str], pretrained: str | None, config: Any) -> tuple[Any, set[str]]:
+    """The model, and the names of its weights that were drawn at random."""
+    import transformers
+
+    model_class = getattr(transformers, models[config.model_type])
+    if pretrained is None:
+        with user_error(f"the architecture for model_type {config.model_type!r} is not valid"):
+            model = model_class(config)
+        return model, set(model.state_dict())
+    with user_error(f"the weights of pretrained ({pretrained!r}) cannot be loaded"):
+        model, info = model_class.from_pretrained(
+            pretrained,
+            config=config,
+            dtype=torch.get_default_dtype(),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    for key, loaded, asked in info["mismatched_keys"]:
+        raise UserError(
+            f"the weights in {pretrained!r} have {key} of shape {tuple(loaded)}, but vocab_size, max_seq_len and "
+            f"architecture make it {tuple(asked)}: leave these out, or train from scratch with pretrained=null"
+        )
+    return model, set(info["missing_keys"])
