@@ -16,6 +16,7 @@ from lt_cli.data.decode import stack_pictures
 from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import GreyLevels
 from lt_cli.data.pixels import PixelData
+from lt_cli.data.text_sources import TextSource
 from lt_cli.errors import UserError
 from lt_cli.tasks.base import Stage, Task
 
@@ -99,6 +100,30 @@ def tiny_gpt(**options: Any) -> GPT:
     for parameter in gpt.parameters():
         nn.init.normal_(parameter, std=0.4)
     return gpt
+
+
+class Sentences(TextSource):
+    """Random sentences of letters; what is read is counted.
+
+    Args:
+        num_documents: Documents of the training split.
+        num_test: Documents of the test split; 0 for none.
+    """
+
+    def __init__(self, num_documents: int = 40, num_test: int = 8) -> None:
+        self.numbers = {"train": num_documents, "test": num_test}
+        self.reads: list[str] = []
+
+    def documents(self, split: Any) -> list[str] | None:
+        if not self.numbers.get(split):
+            return None
+        self.reads.append(split)
+        generator = np.random.default_rng(split == "test")
+        words = [
+            ["".join(generator.choice(list("aeinrst"), generator.integers(1, 8))) for _ in range(generator.integers(8, 20))]
+            for _ in range(self.numbers[split])
+        ]
+        return [" ".join(sentence) + "." for sentence in words]
 
 
 class Numbers:

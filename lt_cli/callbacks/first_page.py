@@ -33,7 +33,9 @@ class FirstPage(Callback):
         measured: list[str] = []
         if isinstance(data, DataModule) and isinstance(pl_module, Task):
             with torch.random.fork_rng([pl_module.device] if pl_module.device.type == "cuda" else []):
-                batch = data.splits["train"].batch(range(min(data.batch_size, len(data.splits["train"]))), epoch=0)
+                batch = data.splits["train"].batch(
+                    range(min(data.batch_size, len(data.splits["train"]))), trainer.current_epoch
+                )
                 shown = [*data.describe(), *data.preview(batch, run)]
                 if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):  # others need all processes
                     measured = _first_loss(trainer, pl_module, data, batch)

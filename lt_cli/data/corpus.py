@@ -48,9 +48,14 @@ class Corpus:
         )
 
 
+def token_dtype(tokenizer: Tokenizer) -> type[np.uint16] | type[np.int32]:
+    """The smallest that its tokens fit in."""
+    return np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
+
+
 def encode(texts: Iterable[str], tokenizer: Tokenizer) -> Corpus:
     """The tokens of documents; those without text are counted and left out."""
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
+    dtype = token_dtype(tokenizer)
     texts = iter(texts)
     ids: list[NDArray[Any]] = []
     lengths: list[int] = []

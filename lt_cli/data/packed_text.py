@@ -14,6 +14,7 @@ from lt_cli.data.corpus import Corpus, Stream, cut, encode_once, join
 from lt_cli.data.rows import ROW_SUFFIXES, Row, read_rows, read_text
 from lt_cli.data.text_sources import TextSource, TextSplit
 from lt_cli.data.tokenizers import Tokenizer
+from lt_cli.data.windows import Place, Reader, Windows
 from lt_cli.errors import UserError
 
 PROMPT_LEN = 32
@@ -31,11 +32,14 @@ class PackedText(DataModule):
         source: Where the documents come from.
         tokenizer: Text to tokens; says the vocabulary.
         max_seq_len: Tokens of a block.
+        tokens_per_epoch: Tokens that are read, held and shuffled at a time, for text that fits neither memory nor disk:
+            an epoch of training; held-out text comes from the first documents. null reads all at once.
         separate_documents: Whether the documents of a block are kept apart: positions begin anew, and none sees
             another.
         masking: For masked language modelling, which tokens are to be found; null for the next token.
-        val_fraction: Part of the training tokens kept for validation, from documents that split_seed chooses, the last
-            one cut; null for 0.1, or none where the source has validation text.
+        val_fraction: Part of the training tokens (of the first epoch, where they are read an epoch at a time) kept for
+            validation, from documents that split_seed chooses, the last one cut; null for 0.1, or none where the source
+            has validation text.
         test_fraction: The same for test; null for none.
         split_seed: Seed of that choice; the run's own seed does not change it.
         prompts: What predict continues, or fills the masks of: texts, or a file of them: .txt with one on each line,
@@ -55,6 +59,7 @@ class PackedText(DataModule):
         source: TextSource,
         tokenizer: Tokenizer,
         max_seq_len: int = 256,
+        tokens_per_epoch: int | None = None,
         separate_documents: bool = False,
         masking: Masking | None = None,
         val_fraction: float | None = None,
@@ -74,16 +79,25 @@ class PackedText(DataModule):
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if fraction is not None and not 0 < fraction < 1:
                 raise UserError(f"{name} ({fraction}) must be above 0 and below 1, or null")
+        if tokens_per_epoch is not None and num_workers:
+            raise UserError(
+                f"num_workers ({num_workers}) must be 0 with tokens_per_epoch: each would read all the text"
+            )
+        if tokens_per_epoch is not None and tokens_per_epoch < max_seq_len:
+            raise UserError(f"tokens_per_epoch ({tokens_per_epoch}) must be at least max_seq_len ({max_seq_len})")
         if separate_documents and masking is not None:
             raise UserError("separate_documents (true) has no meaning with masking: set one of them only")
         self.source, self.tokenizer = source, tokenizer
         self.max_seq_len: int = max_seq_len
+        self.tokens_per_epoch = tokens_per_epoch
         self.separate_documents, self.masking = separate_documents, masking
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.prompts, self.prompt_column = prompts, prompt_column
         self.tokens_per_byte: dict[str, float] = {}
         self._corpora: dict[TextSplit, Corpus] = {}
         self._described: dict[str, str] = {}
+        self._origin: Place = (0, 0)
+        self._known: tuple[int, Place] | None = None
 
     @property
     def vocab_size(self) -> int | None:  # type: ignore[override]
@@ -110,7 +124,7 @@ class PackedText(DataModule):
         trainer = self.trainer
         if self.prompts is None or trainer is None or trainer.state.fn != "predict":
             self.source.prepare()
-            if trainer is not None and trainer.world_size > 1:
+            if trainer is not None and trainer.world_size > 1 and self.tokens_per_epoch is None:
                 encode_once(self.source, "train", self.tokenizer)
 
     def setup(self, stage: str) -> None:
@@ -118,20 +132,30 @@ class PackedText(DataModule):
         self.tokenizer.load()
         if self.masking is not None and self.tokenizer.mask_id is None:
             raise UserError("data.masking needs a tokenizer with a mask token, and this one has none: set it to null")
+        if self.source.streamed and self.tokens_per_epoch is None:
+            raise UserError("a source that is streamed is never read whole: set --data.tokens_per_epoch=10000000")
         wanted: dict[str, list[TextSplit]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
         for name in wanted.get(stage, []):
             if name not in self.splits:
-                self.splits[name] = self._blocks(name)
+                num_tokens = self.tokens_per_epoch if name == "train" else None
+                self.splits[name] = self._blocks(name) if num_tokens is None else self._windows(num_tokens)
         if stage == "predict":
             self.splits["predict"] = self._prompts()
 
     def state_dict(self) -> dict[str, Any]:
-        """The tokenizer, so that a checkpoint needs none of its files."""
-        return {"tokenizer": self.tokenizer.state_dict()}
+        """The tokenizer, so that a checkpoint needs none of its files, and how far a text was read that is streamed."""
+        state: dict[str, Any] = {"tokenizer": self.tokenizer.state_dict()}
+        windows = self.splits.get("train")
+        if isinstance(windows, Windows):
+            state |= {"epoch": windows.epoch, "place": list(windows.place)}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the tokenizer from the checkpoint."""
+        """Takes the tokenizer from the checkpoint, and goes on where the text was."""
         self.tokenizer.load_state_dict(state_dict["tokenizer"])
+        if "place" in state_dict:
+            number, token = state_dict["place"]
+            self._known = state_dict["epoch"], (number, token)
 
     def describe(self) -> list[str]:
         """Documents, tokens and blocks of each split; how much of the vocabulary training uses."""
@@ -182,8 +206,16 @@ class PackedText(DataModule):
 
     def _corpus(self, name: TextSplit) -> Corpus:
         """The tokens of a split; those that the source has not are parts of its training text."""
-        if name in self._corpora:
-            return self._corpora[name]
+        if name not in self._corpora:
+            fractions = self._fractions()
+            if name == "train" or name in fractions:
+                self._share_out(fractions)
+            else:
+                self._corpora[name] = self._encoded(name)
+        return self._corpora[name]
+
+    def _fractions(self) -> dict[TextSplit, float]:
+        """Of the training text, for the splits that the source has not."""
         fractions: dict[TextSplit, float] = {}
         given: dict[TextSplit, float | None] = {"test": self.test_fraction, "val": self.val_fraction}
         for split, fraction in given.items():
@@ -197,11 +229,34 @@ class PackedText(DataModule):
                 fractions[split] = VAL_FRACTION if fraction is None else fraction
         if sum(fractions.values()) >= 1:
             raise UserError(f"val_fraction and test_fraction ({fractions}) must leave text to train on")
-        if name != "train" and name not in fractions:
-            self._corpora[name] = self._encoded(name)
-        else:
+        return fractions
+
+    def _share_out(self, fractions: dict[TextSplit, float]) -> None:
+        if self.tokens_per_epoch is None:
             self._corpora |= cut(self._encoded("train"), fractions, self.split_seed, self.tokenizer.decode)
-        return self._corpora[name]
+        else:
+            reader = self._reader((0, 0))
+            self._corpora |= {name: reader.take(round(f * self.tokens_per_epoch)) for name, f in fractions.items()}
+            self._origin = reader.place
+
+    def _reader(self, place: Place) -> Reader:
+        return Reader(self.source, self.tokenizer, place)
+
+    def _windows(self, num_tokens: int) -> Windows:
+        """The training text behind what is held out, an epoch at a time."""
+
+        def make(corpus: Corpus) -> Blocks:
+            blocks = self._cut(join(corpus, self.tokenizer), once=False)
+            self.tokens_per_byte["train"] = blocks.num_targets / int(corpus.num_bytes.sum())
+            return blocks
+
+        if fractions := self._fractions():
+            self._share_out(fractions)
+        windows = Windows(self._reader, num_tokens, self.max_seq_len, make, self._origin, self._known)
+        self._described["train"] = (
+            f"train: {len(windows):,} blocks of {self.max_seq_len} tokens in each epoch, read as they are needed"
+        )
+        return windows
 
     def _encoded(self, name: TextSplit) -> Corpus:
         corpus = encode_once(self.source, name, self.tokenizer)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,13 @@ SPLIT_NAMES: dict[TextSplit, tuple[str, ...]] = {
 
 
 class TextSource(ABC):
-    """Documents of each split."""
+    """Documents of each split.
+
+    Attributes:
+        streamed: Whether they are too many to be read whole.
+    """
+
+    streamed = False
 
     def prepare(self) -> None:  # noqa: B027  # most sources have nothing to download
         """Downloads what is missing, on one process."""
@@ -30,6 +37,10 @@ class TextSource(ABC):
     @abstractmethod
     def documents(self, split: TextSplit) -> Iterable[str] | None:
         """The texts of a split, or None where it has no such split; ``train`` is always there."""
+
+    def documents_from(self, number: int) -> Iterator[str]:
+        """The training documents from one on, counted from 0."""
+        return islice(self.documents("train") or (), number, None)
 
     def fingerprint(self, split: TextSplit) -> str | None:
         """Changes whenever the documents do; None where that cannot be known, and nothing is kept of them."""
@@ -162,6 +173,8 @@ class HuggingFaceText(TextSource):
         train_split: Split to train on; may be a slice, such as ``train[:10%]``.
         val_split: Split to validate on; null for ``validation`` where there is one, else a part of the training text.
         test_split: Split to test on; null for ``test`` where there is one.
+        streaming: Whether documents are read over the network as they are needed, and never stored; training then
+            needs ``data.tokens_per_epoch``.
     """
 
     def __init__(
@@ -173,19 +186,26 @@ class HuggingFaceText(TextSource):
         train_split: str = "train",
         val_split: str | None = None,
         test_split: str | None = None,
+        streaming: bool = False,
     ) -> None:
         """Reads nothing."""
-        self.path, self.config_name, self.column = path, config_name, column
+        self.path, self.config_name, self.column, self.streamed = path, config_name, column, streaming
         self.split_names: dict[TextSplit, str | None] = {"train": train_split, "val": val_split, "test": test_split}
 
     def prepare(self) -> None:
-        """Downloads the dataset."""
+        """Downloads the dataset, unless it is streamed."""
         self.documents("train")
+
+    def documents_from(self, number: int) -> Iterator[str]:
+        """The training documents from one on; what lies before is skipped where it is, if it can be."""
+        name = self.split_names["train"]
+        assert name is not None
+        return self._texts(self._dataset(name).skip(number), name)
 
     def documents(self, split: TextSplit) -> Iterator[str] | None:
         """The column's texts."""
         name = self._split_name(split)
-        return None if name is None else self._texts(self.dataset(name), name)
+        return None if name is None else self._texts(self._dataset(name), name)
 
     def _texts(self, dataset: Any, name: str) -> Iterator[str]:
         for number, row in enumerate(dataset.select_columns(self.column)):
@@ -195,9 +215,9 @@ class HuggingFaceText(TextSource):
             yield text
 
     def fingerprint(self, split: TextSplit) -> str | None:
-        """That of ``datasets``."""
+        """That of ``datasets``; a stream has none."""
         name = self._split_name(split)
-        return None if name is None else f"{self.dataset(name)._fingerprint} {self.column}"
+        return None if name is None or self.streamed else f"{self._dataset(name)._fingerprint} {self.column}"
 
     def _split_name(self, split: TextSplit) -> str | None:
         """The split's name in the dataset."""
@@ -211,12 +231,16 @@ class HuggingFaceText(TextSource):
 
         return self._loading(lambda: datasets.get_dataset_split_names(self.path, self.config_name))  # type: ignore[no-any-return]
 
-    def dataset(self, split_name: str) -> Any:
+    def _dataset(self, split_name: str) -> Any:
         """A split with its text."""
         import datasets
 
-        found = self._loading(lambda: datasets.load_dataset(self.path, self.config_name, split=split_name), split_name)
-        if self.column not in (columns := found.column_names):
+        def load() -> Any:
+            return datasets.load_dataset(self.path, self.config_name, split=split_name, streaming=self.streamed)
+
+        found = self._loading(load, split_name)
+        columns = found.column_names or list(found.take(1).features or next(iter(found)))  # a stream may not know them
+        if self.column not in columns:
             raise UserError(f"column ({self.column}) must be a column of {self.path}: {', '.join(columns)}")
         return found
 

@@ -1,0 +1,122 @@
+"""Text that is read while a run trains: so many tokens an epoch, for what fits neither memory nor disk."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+
+from lt_cli.data.base import Batch
+from lt_cli.data.blocks import Blocks
+from lt_cli.data.corpus import Corpus, token_dtype
+from lt_cli.data.text_sources import TextSource
+from lt_cli.data.tokenizers import Tokenizer
+from lt_cli.errors import UserError
+
+TEXTS_AHEAD = 256
+"""Documents that are encoded together."""
+Place = tuple[int, int]
+"""A document's number in the source, and a token in it."""
+
+
+class Reader:
+    """Hands out the training documents' tokens in order; after the last document comes the first again.
+
+    Args:
+        source: Its training documents are read as they are needed.
+        tokenizer: Text to tokens.
+        place: Where to begin.
+
+    Attributes:
+        place: Of the token that comes next.
+    """
+
+    def __init__(self, source: TextSource, tokenizer: Tokenizer, place: Place = (0, 0)) -> None:
+        """Reads nothing yet."""
+        self.source, self.tokenizer, self.place = source, tokenizer, place
+        self._documents = self._read(place[0])
+        self._document: tuple[int, NDArray[np.int32], int] | None = None
+
+    def _read(self, number: int) -> Iterator[tuple[int, NDArray[np.int32], int]]:
+        """Number, tokens and bytes of each document with text, from one on and round and round."""
+        while True:
+            texts, found = self.source.documents_from(number), False
+            while some := list(islice(texts, TEXTS_AHEAD)):
+                for text, ids in zip(some, self.tokenizer.encode(some), strict=True):
+                    if len(ids):
+                        found = True
+                        yield number, ids, len(text.encode())
+                    number += 1
+            if not found:
+                raise UserError(f"the source has no document with text from number {number} on")
+            rank_zero_info(f"all {number:,} documents were read; the first comes again")
+            number = 0
+
+    def take(self, num_tokens: int) -> Corpus:
+        """The next tokens. A document may be cut; its bytes are then shared out evenly."""
+        arrays: list[NDArray[Any]] = []
+        num_bytes: list[int] = []
+        dtype = token_dtype(self.tokenizer)
+        while num_tokens:
+            number, ids, size = self._document or next(self._documents)
+            first = self.place[1] if number == self.place[0] else 0
+            end = min(first + num_tokens, len(ids))
+            arrays.append(ids[first:end].astype(dtype))
+            num_bytes.append(round(size * (end - first) / len(ids)))
+            num_tokens -= end - first
+            self._document = (number, ids, size) if end < len(ids) else None
+            self.place = (number, end) if end < len(ids) else (number + 1, 0)
+        lengths = np.array([len(array) for array in arrays], np.int64)
+        return Corpus(np.concatenate(arrays), lengths, np.array(num_bytes, np.int64), 0)
+
+
+class Windows:
+    """A split that holds the tokens of one epoch at a time; their blocks are shuffled within it.
+
+    Args:
+        read: A reader from a place on.
+        num_tokens: Those of an epoch.
+        length: Tokens of a block.
+        make: Blocks of documents.
+        origin: Where the first epoch begins.
+        known: An epoch and where it begins, from a checkpoint, so that nothing before it is read again.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Place], Reader],
+        num_tokens: int,
+        length: int,
+        make: Callable[[Corpus], Blocks],
+        origin: Place,
+        known: tuple[int, Place] | None = None,
+    ) -> None:
+        """Reads nothing yet."""
+        if num_tokens < length:
+            raise UserError(f"tokens_per_epoch ({num_tokens}) must fill one block of max_seq_len ({length}) at least")
+        self.read, self.num_tokens, self.length, self.make, self.origin = read, num_tokens, length, make, origin
+        self.epoch, self.place = known or (0, origin)
+        self._reader = read(self.place)
+        self._blocks: Blocks | None = None
+
+    def __len__(self) -> int:
+        """Blocks of an epoch."""
+        return self.num_tokens // self.length
+
+    def batch(self, rows: Sequence[int], epoch: int) -> Batch:
+        """These rows of an epoch."""
+        return self.blocks(epoch).batch(rows, epoch)
+
+    def blocks(self, epoch: int) -> Blocks:
+        """Those of an epoch, read when the first of them is asked for."""
+        if epoch < self.epoch:  # a reader cannot go back
+            self.epoch, self.place, self._blocks = 0, self.origin, None
+            self._reader = self.read(self.origin)
+        while self._blocks is None or self.epoch < epoch:
+            if self._blocks is not None:
+                self.epoch += 1
+            self.place = self._reader.place
+            self._blocks = self.make(self._reader.take(self.num_tokens))
+        return self._blocks
