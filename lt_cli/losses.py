@@ -56,7 +56,7 @@ def linear_cross_entropy(features: Tensor, matrix: Tensor, bias: Tensor | None, 
     if torch.is_grad_enabled():
         return _LinearCrossEntropy.apply(features, matrix, bias, labels)  # type: ignore[no-any-return]
     loss = _sums(features, matrix, bias, labels, (False, False, False)).loss
-    return loss / max(1, len(labels))  # type: ignore[no-any-return]
+    return loss / max(1, len(labels))
 
 
 class _Sums(NamedTuple):
@@ -74,11 +74,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, matrix: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
         """Keeps the gradients of the sum; the mean's are divided last, where float16 has no room below 6e-8."""
-        ctx.count = max(1, len(labels))
+        ctx.count = count = max(1, len(labels))
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (features, matrix, bias)]
         loss, *gradients = _sums(features, matrix, bias, labels, ctx.needs_input_grad[:3])
         ctx.save_for_backward(*gradients)
-        return loss / ctx.count
+        return loss / count
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

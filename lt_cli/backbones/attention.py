@@ -60,15 +60,18 @@ class LayerCache:
 
 
 class Positions(NamedTuple):
-    """What a model knows of the first positions.
+    """What a model knows of the first positions, or of those in documents, which each row then has its own of.
 
     Attributes:
-        learned: (T, D), added to the tokens' embeddings.
-        turns: (T, K / 2, 2), the ``rotation`` of queries and keys, or None where they are not rotary.
+        learned: (T, D) or (B, T, D), added to the tokens' embeddings.
+        turns: (T, K / 2, 2) or (B, T, K / 2, 2), the ``rotation`` of queries and keys, or None where they are not
+            rotary.
+        mask: (B, 1, T, T), whether a query sees a key, or None where it sees all up to its own.
     """
 
     learned: Tensor
     turns: Tensor | None
+    mask: Tensor | None = None
 
     def between(self, begin: int, end: int) -> "Positions":
         """Those of some tokens only."""
@@ -151,6 +154,17 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, is_causal=query.shape[2] > 1)
 
 
+def same_document(position_ids: Tensor) -> Tensor:
+    """Whether a query sees a key: one of its own document, up to its own.
+
+    Shape:
+        - position_ids: (B, T), 0 where a document begins
+        - output: (B, 1, T, T)
+    """
+    documents = (position_ids == 0).cumsum(1)
+    return (documents[:, None, :, None] == documents[:, None, None, :]).tril()
+
+
 def rotation(positions: Tensor, head_dim: int) -> Tensor:
     """Cosine and sine of the angles by which a head's pairs of features are turned at each position.
 
@@ -175,10 +189,10 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
 
     Shape:
         - x, output: (B, T, H, K)
-        - turns: (T, K / 2, 2), of ``rotation``
+        - turns: (T, K / 2, 2) or (B, T, K / 2, 2), of ``rotation``
     """
     pairs = x.float().reshape(*x.shape[:-1], -1, 2)
-    turns = turns[:, None]
+    turns = turns.unsqueeze(-3)
     if x.device.type == "cpu":  # one pass over memory; compilers for GPUs know no complex numbers
         product = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns))
     else:
@@ -197,8 +211,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
         self.out = nn.Linear(embed_dim, embed_dim, bias=bias)
 
-    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None) -> Tensor:
-        """(B, T, D) to (B, T, D); with a cache, T tokens after those in it; ``turns`` of their positions."""
+    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D); with a cache, T tokens after those in it; turns and mask are those of Positions."""
         batch, length, width = x.shape
         parts = self.qkv(x).view(batch, length, 3 * self.num_heads, -1)
         if turns is None:
@@ -207,5 +221,8 @@ class Attention(nn.Module):
             both, v = torch.split(parts, [2 * self.num_heads, self.num_heads], dim=2)
             q, k = torch.split(rotate(both, turns), self.num_heads, dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        y = causal_attention(q, k, v) if cache is None else cache.attend(q, k, v)
+        if mask is not None:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            y = causal_attention(q, k, v) if cache is None else cache.attend(q, k, v)
         return self.out(y.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lt_cli.backbones.attention import Attention, KeyValueCache, LayerCache, Positions, rotation
+from lt_cli.backbones.attention import Attention, KeyValueCache, LayerCache, Positions, rotation, same_document
 from lt_cli.backbones.base import Cache, CausalBackbone
 from lt_cli.errors import UserError
 
@@ -54,9 +54,9 @@ class Block(nn.Module):
         self.mlp = MLP(embed_dim=embed_dim, activation=activation, bias=bias)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None, mask: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache, turns))
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache, turns, mask))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -146,6 +146,7 @@ class GPT(CausalBackbone):
         self.vocab_size, self.max_seq_len, self.embed_dim = vocab_size, max_seq_len, embed_dim
         self.num_heads, self.num_layers = num_heads, num_layers
         self.grid_width, self.rotary = grid_width, rotary
+        self.separates_documents = grid_width is None
         self.start_id = vocab_size if start_token else None
 
         self.token_embedding = nn.Embedding(vocab_size + start_token, embed_dim)
@@ -179,10 +180,15 @@ class GPT(CausalBackbone):
         if self.output is not None:
             nn.init.zeros_(self.output.weight)
 
-    def forward(self, input_ids: Tensor, *, cache: Cache | None = None) -> Tensor:
-        """Features of each token, ready for ``unembed``."""
+    def forward(self, input_ids: Tensor, *, cache: Cache | None = None, position_ids: Tensor | None = None) -> Tensor:
+        """Features of each token, ready for ``unembed``; with ``position_ids`` (B, T), of documents kept apart.
+
+        A row may begin inside a document, whose first position is then not 0; every position is in [0, max_seq_len).
+        A cache knows one document only, so that both may not be given.
+        """
         assert cache is None or isinstance(cache, KeyValueCache)
-        x = self._run_blocks(input_ids, self.num_layers, cache)
+        assert cache is None or position_ids is None
+        x = self._run_blocks(input_ids, self.num_layers, cache, position_ids)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def hidden_states(self, input_ids: Tensor, layer: int) -> Tensor:
@@ -191,15 +197,20 @@ class GPT(CausalBackbone):
             raise UserError(f"layer ({layer}) must be between 0 and num_layers ({self.num_layers})")
         return self._run_blocks(input_ids, layer, None)
 
-    def _run_blocks(self, input_ids: Tensor, num_layers: int, cache: KeyValueCache | None) -> Tensor:
+    def _run_blocks(
+        self, input_ids: Tensor, num_layers: int, cache: KeyValueCache | None, position_ids: Tensor | None = None
+    ) -> Tensor:
         past = cache.length if cache is not None else 0
         end = past + input_ids.shape[1]
         if end > self.max_seq_len:
             raise UserError(f"a sequence of {end} tokens is longer than max_seq_len ({self.max_seq_len})")
-        positions = self._positions(end) if cache is None else cache.positions.between(past, end)
+        if position_ids is not None:
+            positions = self._positions_in_documents(position_ids)
+        else:
+            positions = self._positions(end) if cache is None else cache.positions.between(past, end)
         x: Tensor = self.dropout(self.token_embedding(input_ids) + positions.learned)
         for layer, block in enumerate(self.blocks[:num_layers]):
-            x = block(x, None if cache is None else cache.layers[layer], positions.turns)
+            x = block(x, None if cache is None else cache.layers[layer], positions.turns, positions.mask)
         return x
 
     def _positions(self, length: int) -> Positions:
@@ -213,6 +224,20 @@ class GPT(CausalBackbone):
             learned = self.row_embedding(places[:, 0]) + self.position_embedding(places[:, 1])
         turns = rotation(places, self.embed_dim // self.num_heads) if self.rotary else None
         return Positions(learned, turns)
+
+    def _positions_in_documents(self, position_ids: Tensor) -> Positions:
+        """Of tokens (B, T) that begin at 0 again with each document."""
+        if self.grid_width is not None:
+            raise UserError(
+                f"grid_width ({self.grid_width}) must be null where documents are kept apart, as their positions are "
+                "numbers: set --model.backbone.init_args.grid_width=null"
+            )
+        learned = self.position_embedding(position_ids)
+        turns = None
+        if self.rotary:
+            turns = rotation(position_ids.reshape(-1, 1), self.embed_dim // self.num_heads)
+            turns = turns.view(*position_ids.shape, *turns.shape[1:])
+        return Positions(learned, turns, same_document(position_ids))
 
     def output_matrix(self) -> tuple[Tensor, None]:
         """The output's weights, or the tokens' embeddings where they are tied."""

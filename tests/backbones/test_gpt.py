@@ -202,6 +202,79 @@ def test_hidden_states_are_the_stream_between_blocks() -> None:
     torch.testing.assert_close(gpt.norm(states[-1]), gpt(tokens))
 
 
+class TestDocuments:
+    """Several in a row, each as if it were alone."""
+
+    LENGTHS = ((5, 1, 7, 3), (16,), (2, 14))
+
+    def packed(self) -> tuple[Tensor, Tensor]:
+        """Tokens and positions of three rows (3, 16)."""
+        positions = [torch.cat([torch.arange(length) for length in row]) for row in self.LENGTHS]
+        return torch.randint(VOCAB, (len(positions), 16)), torch.stack(positions)
+
+    @pytest.mark.parametrize("rotary", [False, True])
+    def test_features_and_gradients_are_those_of_each_alone(self, rotary: bool) -> None:
+        gpt = small_gpt(rotary=rotary, norm="layernorm", bias=True).double()
+        randomise(gpt)
+        tokens, positions = self.packed()
+        weights = torch.randn(3, 16, WIDTH, dtype=torch.float64)
+        together = gpt(tokens, position_ids=positions)
+        alone = torch.stack(
+            [
+                torch.cat([gpt(document[None])[0] for document in row.split(lengths)])
+                for row, lengths in zip(tokens, self.LENGTHS, strict=True)
+            ]
+        )
+        torch.testing.assert_close(together, alone)
+        gradients = [
+            torch.autograd.grad((features * weights).sum(), list(gpt.parameters()), allow_unused=True)
+            for features in (together, alone)
+        ]
+        for found, expected in zip(*gradients, strict=True):
+            torch.testing.assert_close(found, expected)
+
+    @pytest.mark.parametrize("rotary", [False, True])
+    def test_a_row_may_begin_inside_a_document(self, rotary: bool) -> None:
+        """Positions then begin where the document was cut; the next one sees nothing of it."""
+        gpt = small_gpt(rotary=rotary).eval()
+        randomise(gpt)
+        tokens = torch.randint(VOCAB, (1, 10))
+        positions = torch.tensor([[4, 5, 6, 7, 0, 1, 2, 3, 4, 5]])
+        found = gpt(tokens, position_ids=positions)
+        torch.testing.assert_close(found[:, 4:], gpt(tokens[:, 4:]), atol=1e-5, rtol=1e-5)
+        first = gpt(tokens[:, :4], position_ids=positions[:, :4])
+        torch.testing.assert_close(found[:, :4], first, atol=1e-5, rtol=1e-5)
+        assert (first - gpt(tokens[:, :4])).abs().max() > 1e-3, "its positions count"
+
+    @pytest.mark.parametrize("rotary", [False, True])
+    def test_one_document_is_what_it_was(self, rotary: bool) -> None:
+        gpt = small_gpt(rotary=rotary).eval()
+        randomise(gpt)
+        tokens = torch.randint(VOCAB, (2, LENGTH))
+        positions = torch.arange(LENGTH).expand(2, -1)
+        torch.testing.assert_close(gpt(tokens, position_ids=positions), gpt(tokens), atol=1e-5, rtol=1e-5)
+
+    def test_equals_transformers_gpt2_with_a_mask_of_its_own(self) -> None:
+        config = GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS)
+        theirs = GPT2LMHeadModel(config).eval()
+        randomise(theirs)
+        ours = small_gpt(norm="layernorm", activation="gelu_tanh", bias=True, tie_embeddings=True, start_token=False)
+        transplant(theirs, ours.eval())
+        tokens, positions = self.packed()
+        mask = torch.stack([torch.block_diag(*[torch.ones(n, n).tril() for n in row]) for row in self.LENGTHS])
+        hidden = torch.zeros(()).masked_fill(mask[:, None] == 0, torch.finfo(torch.float32).min)
+        expected = theirs(tokens, position_ids=positions, attention_mask=hidden).logits
+        torch.testing.assert_close(ours.unembed(ours(tokens, position_ids=positions)), expected, atol=1e-5, rtol=1e-5)
+
+    def test_a_grid_has_no_documents(self) -> None:
+        tokens, positions = self.packed()
+        assert small_gpt().separates_documents
+        gpt = small_gpt(grid_width=6)
+        assert not gpt.separates_documents
+        with pytest.raises(UserError, match=r"grid_width \(6\) must be null .*: set .*grid_width=null"):
+            gpt(tokens, position_ids=positions)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
