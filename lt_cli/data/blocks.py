@@ -76,7 +76,7 @@ class CausalBlocks(Blocks):
         begins, repeated = self.begins(rows)
         places = begins[:, None] + np.arange(self.length + 1)
         tokens = torch.from_numpy(self.stream.ids[places].astype(np.int64))
-        batch = {"index": torch.tensor(rows), "input_ids": tokens[:, :-1], "labels": tokens[:, 1:].contiguous()}
+        batch = {"index": torch.tensor(rows), "input_ids": tokens[:, :-1], "labels": tokens[:, 1:].clone()}
         if self.once and repeated.any():
             batch["labels"][torch.arange(self.length) < torch.from_numpy(repeated)[:, None]] = IGNORE
         if self.separate:
