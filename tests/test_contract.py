@@ -12,6 +12,7 @@ from contract_suite import (
     PREDICT_ALL,
     Killed,
     assert_same_weights,
+    blocks,
     dies_after,
     kill_when,
     only_run,
@@ -104,10 +105,10 @@ def test_loads_in_python(config: Path) -> None:
 
 def test_frozen_backbone_stays_as_it_was(config: Path) -> None:
     """Blocks do not move; what is not frozen does."""
-    cli = run(["fit", f"--config={config}", "--freeze.modules=backbone.blocks"])
+    cli = run(["fit", f"--config={config}", f"--freeze.modules={blocks(config)}"])
     fresh = initial_weights(config)
     for name, weight in cli.model.state_dict().items():
-        if name.startswith("backbone.blocks."):
+        if name.startswith(f"{blocks(config)}."):
             assert torch.equal(weight, fresh[name]), name
     assert any(not torch.equal(weight, fresh[name]) for name, weight in cli.model.state_dict().items())
 

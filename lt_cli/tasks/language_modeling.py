@@ -14,6 +14,9 @@ from lt_cli.losses import IGNORE, linear_cross_entropy
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine
 from lt_cli.tasks.base import Stage, Task
 
+DIGITS = 6
+"""Of probabilities that predict writes; those beyond depend on the batch's size."""
+
 
 class _LanguageModeling(Task):
     """What both kinds share: the loss, and data of text."""
@@ -198,5 +201,8 @@ class MaskedLanguageModeling(_LanguageModeling):
         return {
             "index": batch["index"],
             "completion": [self.text.decode(ids[:n].tolist()) for ids, n in zip(filled, lengths, strict=True)],
-            "probability": [p[m].tolist() for p, m in zip(probability, is_masked, strict=True)],
+            "probability": [
+                [round(value, DIGITS) for value in row[masks].tolist()]
+                for row, masks in zip(probability, is_masked, strict=True)
+            ],
         }
