@@ -10,7 +10,7 @@ LEAVES = {"errors", "files", "lean", "refusals", "version", "pictures"}
 """Modules that import nothing of ours but errors; anyone may use them."""
 
 ALLOWED = {
-    "backbones": {"backbones.attention", "backbones.base", "backbones.hf_base", "backbones.hf_build"},
+    "backbones": {"backbones.attention", "backbones.base", "backbones.hf_base", "backbones.hf_build", "backbones.lora"},
     "data": {"data.base", "data.cache", "data.decode", "data.images", "data.palette", "data.quantize"},
     "tasks": {"backbones.base", "data.base", "generation", "metrics", "optim", "tasks.base", "tasks.pixel_generation"},
     "callbacks": {"callbacks", "data.base", "shards", "signals", "tasks.base"},
