@@ -72,12 +72,13 @@ class HuggingFaceBackbone(TokenBackbone):
         self.train()  # from_pretrained returns eval mode, and Lightning would keep it
 
     def _adapt(self, model: Any, lora: LoRA, drawn: set[str]) -> None:
-        """Adds the adapters; what was loaded then never changes, and whoever loads it again has it."""
+        """Adds the adapters; weights that were loaded then never change, and whoever loads them again has them."""
         loaded = {name: weight for name, weight in model.state_dict().items() if name not in drawn}
-        adapters = add_lora(model, lora)
-        names = model.state_dict().keys() - adapters
-        self.given = frozenset(name for name in names if name.replace(".base_layer.", ".") in loaded)
         self.given_fingerprint = _fingerprint(loaded.values()) if loaded else None
+        add_lora(model, lora)
+        named = model.named_parameters(remove_duplicate=False)
+        frozen = (name for name, parameter in named if not parameter.requires_grad)
+        self.given = frozenset(name for name in frozen if name.replace(".base_layer.", ".") in loaded)
 
     def _hold(self, model: Any) -> None:
         """Registers the model's children in place of the model, whose own name would stand before theirs."""

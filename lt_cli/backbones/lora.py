@@ -42,11 +42,8 @@ class LoRA:
             raise UserError(f"lora.dropout ({self.dropout}) must be at least 0 and below 1")
 
 
-def add_lora(model: Any, lora: LoRA) -> frozenset[str]:
+def add_lora(model: Any, lora: LoRA) -> None:
     """Puts the matrices into a model of transformers and stops all other gradients.
-
-    Returns:
-        The names of the weights that train.
 
     Raises:
         UserError: If a target is not there, is the output layer, or is of a kind that LoRA does not know.
@@ -60,7 +57,6 @@ def add_lora(model: Any, lora: LoRA) -> frozenset[str]:
     with user_error(f"lora.target_modules ({lora.target_modules}) cannot be adapted"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fan_in_fan_out")  # peft finds out by itself which way a weight lies
         inject_adapter_in_model(config, model)
-    return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def _check_targets(model: Any, targets: list[str] | str | None) -> None:

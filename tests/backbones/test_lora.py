@@ -254,7 +254,7 @@ def test_other_weights_or_none_are_refused(base: Path) -> None:
             run([*arguments, f"--ckpt_path={last}"])
         assert "\n" not in str(error.value)
     shutil.rmtree("base")
-    gone = r"pretrained \('/.*/base'\) must be a local directory .*: there is no such directory; say where it is with --model"
+    gone = r"pretrained \('/.*/base'\) must be a local directory .*: there is no such directory; say where"
     with pytest.raises(UserError, match=rf"the configuration in .*/last.ckpt: {gone}") as error:
         load(last)
     assert "\n" not in str(error.value)
@@ -271,6 +271,15 @@ def test_a_missing_adapter_is_not_forgiven(base: Path) -> None:
     torch.save(checkpoint, "less.ckpt")
     with pytest.raises(UserError, match=r"is of another model: Missing key.*h\.1\.attn\.c_attn\.lora_B"):
         load("less.ckpt")
+
+
+def test_every_option_has_a_default(base: Path) -> None:
+    cli = run([*(one.replace("lora.rank=2", "lora={}") for one in FIT), "--trainer.max_steps=1"])
+    assert cli.model.backbone.rebuild_config["init_args"]["lora"]["rank"] == LoRA().rank == 8
+    other = copy.deepcopy(cli.model.backbone).eval()
+    ids = torch.arange(5)[None]
+    assert torch.equal(other(ids), cli.model.backbone.eval()(ids))
+    assert trainable(other).keys() == trainable(cli.model.backbone).keys()
 
 
 def test_freezes_and_thaws_with_adapters(base: Path) -> None:
