@@ -195,6 +195,15 @@ def test_a_loss_scale_reaches_the_gradients_of_float16_in_time() -> None:
     assert features.grad[0].tolist() == pytest.approx([-0.005 * scale / rows, 0.005 * scale / rows], rel=0.01)
 
 
+def test_sums_of_many_rows_fit_in_float16() -> None:
+    """20 000 rows of 4 are more than float16 can say; their mean is not."""
+    matrix = torch.zeros(2, 2, dtype=torch.float16, requires_grad=True)
+    features, labels = torch.full((20_000, 2), 8.0, dtype=torch.float16), torch.zeros(20_000, dtype=torch.long)
+    linear_cross_entropy(features, matrix, None, labels).backward()
+    assert matrix.grad is not None
+    assert matrix.grad.flatten().tolist() == pytest.approx([-4, -4, 4, 4])
+
+
 @pytest.mark.parametrize("label", [VOCAB, -1])
 def test_a_label_outside_the_vocabulary_is_an_error(label: int) -> None:
     features, matrix, bias, labels = inputs()
