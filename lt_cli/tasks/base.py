@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from lt_cli.backbones.base import Backbone, CausalBackbone
+from lt_cli.backbones.base import Backbone, CausalBackbone, TokenBackbone
 from lt_cli.data.base import Batch, DataModule, PictureData
 from lt_cli.errors import UserError
 from lt_cli.lean import batches_stay
@@ -120,7 +120,7 @@ class Task(LightningModule, ABC):
 
     def problems(self, data: DataModule) -> list[str]:
         """What the data and the backbone disagree on, each with the override to add."""
-        if not isinstance(self.backbone, CausalBackbone):
+        if not isinstance(self.backbone, TokenBackbone):
             return []
         found = []
         option = "--model.backbone.init_args"
@@ -135,7 +135,7 @@ class Task(LightningModule, ABC):
                 f"add {option}.max_seq_len={data.max_seq_len}"
             )
         width = data.image_shape[1] if isinstance(data, PictureData) and data.image_shape is not None else None
-        if self.backbone.grid_width not in (None, width):
+        if isinstance(self.backbone, CausalBackbone) and self.backbone.grid_width not in (None, width):
             found.append(
                 f"the data has {'no pictures' if width is None else f'pictures {width} wide'}, the backbone a grid of "
                 f"{self.backbone.grid_width}: add {option}.grid_width={'null' if width is None else width}"
