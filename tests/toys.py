@@ -120,7 +120,10 @@ class Sentences(TextSource):
         self.reads.append(split)
         generator = np.random.default_rng(split == "test")
         words = [
-            ["".join(generator.choice(list("aeinrst"), generator.integers(1, 8))) for _ in range(generator.integers(8, 20))]
+            [
+                "".join(generator.choice(list("aeinrst"), generator.integers(1, 8)))
+                for _ in range(generator.integers(8, 20))
+            ]
             for _ in range(self.numbers[split])
         ]
         return [" ".join(sentence) + "." for sentence in words]
