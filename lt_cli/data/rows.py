@@ -1,5 +1,6 @@
 """Files of text and of rows, read so that a mistake is found with its file and line."""
 
+import codecs
 import csv
 import io
 import json
@@ -30,7 +31,7 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    if not content.strip():
+    if not content.removeprefix(codecs.BOM_UTF8).strip():
         raise UserError(f"{path} is empty: fill it, or leave it out")
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
@@ -51,42 +52,50 @@ def read_rows(path: Path, column: str) -> Iterator[Row]:
         UserError: If a line is no such row.
     """
     text = read_text(path)
-    for number, fields in _json_rows(path, text) if path.suffix == ".jsonl" else _table_rows(path, text):
-        place = f"{path}:{number}"
+    for row in _json_rows(path, text) if path.suffix == ".jsonl" else _table_rows(path, text):
+        fields, place = row
         if column not in fields:
             found = ", ".join(map(str, fields))
             raise UserError(f"{place} has no column {column!r}, only {found}{did_you_mean(column, map(str, fields))}")
         if not isinstance(fields[column], str):
             raise UserError(f"{place}: {column} must be text, not {fields[column]!r:.80}")
-        yield Row(fields, place)
+        try:
+            fields[column].encode()
+        except UnicodeEncodeError as error:  # JSON can spell what no UTF-8 file can have
+            raise UserError(
+                f"{place}: {column} has half a character, {error.object[error.start]!r}: mend it"
+            ) from error
+        yield row
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines, which ends lines within strings
         if not line.strip():
             continue
         try:
             fields = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number} is not JSON: {error}") from error
+            raise UserError(f"{path}:{number} is not JSON: {error.msg}, column {error.colno}") from error
         if not isinstance(fields, dict):
             raise UserError(f"{path}:{number} must be a JSON object, {{…}}, not {line:.80}")
-        yield number, fields
+        yield Row(fields, f"{path}:{number}")
 
 
-def _table_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table_rows(path: Path, text: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
-    quotes: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
-    reader = csv.DictReader(io.StringIO(text, newline=""), **quotes)
-    number = 1
+    is_tsv = path.suffix == ".tsv"
+    options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {"strict": True}
+    reader = csv.reader(io.StringIO(text, newline=""), **options)
+    names: list[str] = []
+    place = f"{path}:1"  # where the next row begins; within quotes it may have several lines
     try:
-        for fields in reader:
-            number, first = reader.line_num, number + 1
-            if None in fields:
-                raise UserError(f"{path}:{first} has more than the {len(reader.fieldnames or [])} columns of line 1")
-            if None in fields.values():
-                missing = next(name for name, value in fields.items() if value is None)
-                raise UserError(f"{path}:{first} has too few columns: {missing} is missing")
-            yield first, fields
+        for values in reader:
+            here, place = place, f"{path}:{reader.line_num + 1}"
+            if names and values and len(values) != len(names):
+                cure = "no text may have a tab" if is_tsv else "put quotes around a text that has a comma"
+                raise UserError(f"{here} has {len(values)} columns, the header {len(names)}: {cure}")
+            if names and values:
+                yield Row(dict(zip(names, values, strict=True)), here)
+            names = names or values
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num} is no row: {error}") from error
+        raise UserError(f"{place} is no row of .csv: {error}") from error

@@ -20,7 +20,7 @@ class Tokenizer(ABC):
     """Text to tokens and back.
 
     Attributes:
-        vocab_size: Distinct tokens; their ids are [0, vocab_size).
+        vocab_size: Above every id: their number, unless a tokenizer leaves some ids out.
         start_id: Begins every document and every prompt.
         end_id: Ends every document; the same as ``start_id`` where one token separates documents.
         mask_token: What a masked model fills in, as it is written in a text; or None.
@@ -145,7 +145,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._tokenizer = fast = Fast.from_str(state["json"])
         fast.no_truncation()
         fast.no_padding()
-        self.vocab_size = fast.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = 1 + max(fast.get_vocab(with_added_tokens=True).values())
         frame = fast.encode("").ids  # what the tokenizer itself puts around a text: [BOS], [CLS] [SEP], …
         self.end_id = self._end(frame, state["eos"])
         own_start = frame[0] if frame and (len(frame) > 1 or frame[0] != self.end_id) else self.end_id
@@ -185,6 +185,16 @@ class HuggingFaceTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         """The text; special tokens are left out."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def encode_masked(self, text: str) -> NDArray[np.int32]:
+        """The tokens of the whole text, as the tokenizer knows its mask, to which the space before it may belong."""
+        return self.encode([text])[0]
+
+    def decode_masked(self, ids: Sequence[int]) -> str:
+        """The whole text, in which only the mask is written of the special tokens."""
+        shown = [i for i in ids if i == self.mask_id or i not in self.special_ids]
+        text: str = self._tokenizer.decode(shown, skip_special_tokens=False)
         return text
 
     def fingerprint(self) -> str:
