@@ -26,7 +26,8 @@ class _LanguageModeling(Task):
     def problems(self, data: DataModule) -> list[str]:
         """Sizes, and whether the data has text."""
         if not isinstance(data, TextData):
-            return [f"language modelling needs data of text, such as lt_cli.data.packed_text.PackedText, not {data}"]
+            name = type(data).__name__
+            return [f"language modelling needs data of text, such as lt_cli.data.packed_text.PackedText, not {name}"]
         return super().problems(data)
 
     @property
