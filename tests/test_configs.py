@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
+from texts import bert_like, gpt2_like
 
+from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceMaskedLM
 from lt_cli.cli import run
+from lt_cli.data.tokenizers import HuggingFaceTokenizer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
@@ -22,6 +25,9 @@ TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null"]
 
 
 SMALL_PALETTE = ["--data.palette.num_colors=8", "--model.backbone.vocab_size=8"]
+SMALL_TEXT = ["--data.source=toys.Sentences", "--data.max_seq_len=16"]
+GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_head": 2, "n_embd": 8}
+BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @pytest.fixture
@@ -29,6 +35,22 @@ def generative_runs(offline_pictures: None) -> None:
     """What fine-tuning and probing start from."""
     run(["fit", *TINY])
     run(["fit", f"--config={CONFIGS / 'igpt_cifar.yaml'}", *TINY, *SMALL_PALETTE])
+
+
+def tiny(config: str, folder: Path) -> list[str]:
+    """What makes a config small, and independent of the network."""
+    if "KMeans" in config:
+        return SMALL_PALETTE
+    if "pretrained: " not in config:
+        return []
+    make, backbone, architecture = (
+        (bert_like, HuggingFaceMaskedLM, BERT) if "bert" in config else (gpt2_like, HuggingFaceCausalLM, GPT2)
+    )
+    tokenizer = HuggingFaceTokenizer(str(make(folder)))
+    tokenizer.load()
+    made = backbone(architecture=architecture, vocab_size=tokenizer.vocab_size, max_seq_len=32)
+    made.hf_model.save_pretrained(folder)
+    return [f"--model.backbone.pretrained={folder}", f"--data.tokenizer.path={folder}", *SMALL_TEXT]
 
 
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -41,11 +63,14 @@ def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[st
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiment_fits_and_tests(path: Path, generative_runs: None) -> None:
-    palette = SMALL_PALETTE if "KMeans" in path.read_text() else []
-    cli = run(["fit", f"--config={path}", *TINY, *palette])
+def test_experiment_fits_and_tests(path: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    config = path.read_text()
+    if "reuse." in config or "Torchvision" in config:
+        request.getfixturevalue("generative_runs")
+    small = tiny(config, tmp_path / "pretrained")
+    cli = run(["fit", f"--config={path}", *TINY, *small])
     assert cli.trainer.global_step == 2
-    tested = run(["test", f"--config={path}", "--ckpt_path=last", *TINY, *palette])
+    tested = run(["test", f"--config={path}", "--ckpt_path=last", *TINY, *small])
     assert tested.trainer.callback_metrics["test/loss"] > 0
 
 
@@ -59,7 +84,8 @@ def test_header_gives_the_command(path: Path) -> None:
 def test_fragment_fits_into_the_default(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     option = FRAGMENTS[path]
     assert option in path.read_text(), "the header says how to use it"
-    config = printed(["fit", f"{option}={path}"], capsys)
+    base = [f"--config={CONFIGS / 'lm_bytes.yaml'}"] if "text_sources" in path.read_text() else []
+    config = printed(["fit", *base, f"{option}={path}"], capsys)
     place: Any = config
     for key in option.removeprefix("--").split("."):
         place = place.get("init_args", place)[key]
