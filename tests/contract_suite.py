@@ -116,6 +116,11 @@ def without_dropout(config: Path) -> Path:
     return path
 
 
+def freeze_and_noise(config: Path) -> list[str]:
+    """The first block frozen, and noise on the rest, which the optimiser is to undo."""
+    return [f"--freeze.modules={blocks(config)}.0", "--weight_noise.std=0.01", "--weight_noise.mode=permanent"]
+
+
 def blocks(config: Path) -> str:
     """The name of the blocks in a config's backbone."""
     return "backbone.bert.encoder.layer" if "model_type: bert" in config.read_text() else "backbone.blocks"

@@ -21,7 +21,7 @@ FRAGMENTS = {
 TINY = ["--trainer.max_steps=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
 TINY += ["--trainer.limit_test_batches=1", "--trainer.accelerator=cpu", "--trainer.devices=1"]
 TINY += ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
-TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null"]
+TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null", "--sample_texts=null"]
 
 
 SMALL_PALETTE = ["--data.palette.num_colors=8", "--model.backbone.vocab_size=8"]

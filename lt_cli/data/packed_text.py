@@ -105,6 +105,11 @@ class PackedText(DataModule):
         return getattr(self.tokenizer, "vocab_size", None)
 
     @property
+    def start_id(self) -> int:
+        """The token that begins a document."""
+        return self.tokenizer.start_id
+
+    @property
     def end_id(self) -> int:
         """The token that ends a document."""
         return self.tokenizer.end_id
