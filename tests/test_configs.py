@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
-from texts import bert_like, gpt2_like
+from pretrained import pretrained_bert, pretrained_gpt2
 
-from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceMaskedLM
 from lt_cli.cli import run
-from lt_cli.data.tokenizers import HuggingFaceTokenizer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
@@ -26,8 +24,6 @@ TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null",
 
 SMALL_PALETTE = ["--data.palette.num_colors=8", "--model.backbone.vocab_size=8"]
 SMALL_TEXT = ["--data.source=toys.Sentences", "--data.max_seq_len=16"]
-GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_head": 2, "n_embd": 8}
-BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @pytest.fixture
@@ -43,14 +39,8 @@ def tiny(config: str, folder: Path) -> list[str]:
         return SMALL_PALETTE
     if "pretrained: " not in config:
         return []
-    make, backbone, architecture = (
-        (bert_like, HuggingFaceMaskedLM, BERT) if "bert" in config else (gpt2_like, HuggingFaceCausalLM, GPT2)
-    )
-    tokenizer = HuggingFaceTokenizer(str(make(folder)))
-    tokenizer.load()
-    made = backbone(architecture=architecture, vocab_size=tokenizer.vocab_size, max_seq_len=32)
-    made.hf_model.save_pretrained(folder)
-    return [f"--model.backbone.pretrained={folder}", f"--data.tokenizer.path={folder}", *SMALL_TEXT]
+    make = pretrained_bert if "bert" in config else pretrained_gpt2
+    return [f"--model.backbone.pretrained={make(folder)}", f"--data.tokenizer.path={folder}", *SMALL_TEXT]
 
 
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

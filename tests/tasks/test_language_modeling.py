@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from contract_suite import Killed, assert_same_weights, dies_after, only_run
+from pretrained import pretrained_gpt2
 from texts import Documents, bert_like, gpt2_like, letters, llama_like
 from toys import Sentences, message, tiny_gpt, trainer
 
@@ -307,12 +308,8 @@ FINETUNE = ["--config", str(Path(__file__).parents[2] / "configs" / "lm_gpt2_fin
 
 @pytest.fixture
 def pretrained(tmp_path: Path) -> Path:
-    """A directory as the hub has them: weights and tokenizer of a tiny GPT-2."""
-    folder = gpt2_like(tmp_path / "gpt2")
-    tokenizer = HuggingFaceTokenizer(str(folder))
-    tokenizer.load()
-    gpt2(tokenizer.vocab_size).hf_model.save_pretrained(folder)  # type: ignore[attr-defined]
-    return folder
+    """A directory as the hub has them."""
+    return pretrained_gpt2(tmp_path / "gpt2", num_layers=2)
 
 
 class TestRuns:
