@@ -3,11 +3,13 @@
 import argparse
 import gc
 import json
+import multiprocessing
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -24,6 +26,36 @@ def interleave(contestants: dict[str, Callable[[], object]], rounds: int = 7, wa
             if turn >= warmup:
                 seconds[name].append(time.process_time() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def in_its_own_process(measure: Callable[..., float], *arguments: object) -> float:
+    """What ``measure(*arguments)`` returns in a process that has done nothing else."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send, args=(sender, measure, *arguments))
+    child.start()
+    child.join()
+    return float(receiver.recv())
+
+
+def _send(sender: Connection, measure: Callable[..., float], *arguments: object) -> None:
+    torch.set_num_threads(1)
+    sender.send(measure(*arguments))
+
+
+def added_memory(call: Callable[[], object]) -> float:
+    """MiB by which the process's peak during a call is above what it holds before; call something small once first."""
+    process = Path("/proc/self")
+    (process / "clear_refs").write_text("5")  # the peak begins anew; a process begins with that of the one it is from
+    before = _kibibytes(process, "VmRSS")
+    call()
+    return (_kibibytes(process, "VmHWM") - before) / 1024
+
+
+def _kibibytes(process: Path, name: str) -> int:
+    """What the kernel says of a process's memory."""
+    lines = (process / "status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def figure(value: float, unit: str) -> str:

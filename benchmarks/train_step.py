@@ -5,15 +5,13 @@
 Sizes: (a) 16 wide, 2 heads, 8 layers, 16 colours, 784 pixels; (b) 256 wide, 8 heads, 8 layers, 512 colours, 1024.
 """
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from interleaved import Report, Row, interleave
+from interleaved import Report, Row, added_memory, in_its_own_process, interleave
 from torch import Tensor, nn
 
 from lt_cli.backbones.gpt import GPT
@@ -136,32 +134,10 @@ def sgemm() -> Callable[[], object]:
 
 
 def peak_memory(make: Callable[[str], Step], size: str) -> float:
-    """MiB that a step adds to a process of its own, beyond weights, gradients, optimiser and libraries."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_measure_memory, args=(make, size, sender))
-    child.start()
-    child.join()
-    return float(receiver.recv())
-
-
-def _measure_memory(make: Callable[[str], Step], size: str, sender: Any) -> None:
-    """Compares the process's peak with what it holds while no step runs; the first, of one row, warms everything up."""
-    torch.set_num_threads(1)
+    """MiB that a step adds beyond weights, gradients, optimiser and libraries; a step of one row warms all up first."""
     with rows_of_a_batch(size, 1):
         make(size)()
-    step = make(size)
-    process = Path("/proc/self")
-    (process / "clear_refs").write_text("5")  # the peak begins anew; a process begins with that of the one it is from
-    before = _kibibytes(process, "VmRSS")
-    step()
-    sender.send((_kibibytes(process, "VmHWM") - before) / 1024)
-
-
-def _kibibytes(process: Path, name: str) -> int:
-    """What the kernel says of a process's memory."""
-    lines = (process / "status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return added_memory(make(size))
 
 
 def main() -> None:
@@ -183,7 +159,7 @@ def main() -> None:
         if size == "(b)":
             rate, limit = matrix_flop(size) / seconds["lt_cli"], 2 * 2154**3 / seconds["sgemm"]
             report.at_least("arithmetic rate (b), of sgemm's", 100 * rate / limit, 70, "%")
-            memory = {name: peak_memory(make, size) for name, make in list(makers.items())[:2]}
+            memory = {name: in_its_own_process(peak_memory, make, size) for name, make in list(makers.items())[:2]}
             share = memory["lt_cli"] / memory["transformers GPT2"]
             units = [f"{value:,.0f} MiB" for value in memory.values()]
             report.add(

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lt_cli.checkpoint_io import ours, read
 from lt_cli.errors import UserError
 from lt_cli.parser import Parser
+from lt_cli.refusals import root_cause
 from lt_cli.runs import find
 from lt_cli.tasks.base import Task
 
@@ -166,8 +167,10 @@ def load(path: str | Path) -> Run:
     parser.add_subclass_arguments(LightningDataModule, "data")
     try:
         parts = parser.instantiate_classes(parser.parse_object({name: config[name] for name in ("model", "data")}))
-    except UserError as error:
-        raise UserError(f"the configuration in {file}: {error}") from error
+    except ValueError as error:  # the parser's own, in many lines, where a part refuses what it is told
+        if not isinstance(cause := root_cause(error), UserError):
+            raise
+        raise UserError(f"the configuration in {file}: {cause}") from error
     task, data = parts.model, parts.data
     restore_data(data, checkpoint)
     task.attach(data)

@@ -19,7 +19,7 @@ FEWEST_ROWS, MOST_ROWS = 256, 4096
 """Rows computed together: enough to multiply matrices at full speed, few enough for their sum to fit in float16."""
 
 STRIPE = 2048
-"""Rows of a matrix's gradient that a CPU adds together: they stay in its cache between product and sum."""
+"""Rows of the matrix that a CPU takes at a time: they and what becomes of them stay in its cache."""
 
 
 def linear_cross_entropy(features: Tensor, matrix: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -47,8 +47,11 @@ def linear_cross_entropy(features: Tensor, matrix: Tensor, bias: Tensor | None, 
         - output: (), float32, or float64 for features of float64
 
     Raises:
+        ValueError: If there is not one label for each row.
         RuntimeError: If a label is neither in [0, V) nor IGNORE, or second derivatives are asked for.
     """
+    if features.shape[:-1] != labels.shape:
+        raise ValueError(f"labels {tuple(labels.shape)} must be one for each row of features {tuple(features.shape)}")
     features, labels = features.reshape(-1, features.shape[-1]), labels.flatten()
     rows = (labels != IGNORE).nonzero().squeeze(1)
     if len(rows) < len(labels):
@@ -114,11 +117,13 @@ def _sums(
     products = features.new_empty(-(-count // chunks), vocabulary)
     logits = products if narrow == wide else torch.empty_like(products, dtype=wide)
     softmax = torch.empty_like(logits)
+    stripe = STRIPE if device.type == "cpu" else vocabulary
 
     for begin, end in pairwise(edges):
         x, target = features[begin:end], labels[begin:end, None]
         rounded, z, p = (buffer[: end - begin] for buffer in (products, logits, softmax))
-        torch.mm(x, weight.T, out=rounded)
+        for columns, some in zip(torch.split(rounded, stripe, dim=1), torch.split(weight, stripe), strict=True):
+            torch.mm(x, some.T, out=columns)
         if rounded.dtype != wide:
             z.copy_(rounded)
         if bias is not None:
@@ -138,12 +143,12 @@ def _sums(
         if of_features is not None:
             torch.mm(p, weight, out=of_features[begin:end])
         if of_matrix is not None:
-            _add_product(of_matrix, p, x)
+            _add_product(of_matrix, p, x, stripe)
     return _Sums(loss, of_features, of_matrix, of_bias)
 
 
-def _add_product(total: Tensor, p: Tensor, x: Tensor) -> None:
-    """Adds p.T @ x to ``total``, which may be wider.
+def _add_product(total: Tensor, p: Tensor, x: Tensor, stripe: int) -> None:
+    """Adds p.T @ x to ``total``, which may be wider, ``stripe`` rows at a time.
 
     Shape:
         - total: (V, D)
@@ -153,6 +158,5 @@ def _add_product(total: Tensor, p: Tensor, x: Tensor) -> None:
     if total.dtype == x.dtype:
         total.addmm_(p.T, x)
         return
-    stripe = STRIPE if x.device.type == "cpu" else len(total)
     for rows, columns in zip(torch.split(total, stripe), torch.split(p, stripe, dim=1), strict=True):
         rows += columns.T @ x

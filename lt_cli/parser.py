@@ -1,12 +1,14 @@
 """Lightning's parser with messages in one line: the option's full name, the value and the rule."""
 
+import ast
 import importlib
 import inspect
+import json
 import logging
 import pkgutil
 import re
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info
@@ -73,6 +75,10 @@ class Parser(LightningArgumentParser):
         """Stays as it is."""
         self._logger = LOG
 
+    def parse_args(self, args: list[str] | None = None, *rest: Any, **options: Any) -> Any:  # type: ignore[override]
+        """jsonargparse's, which hands what it read on to the parsers of classes within as Python would write it."""
+        return super().parse_args(args and [_as_yaml(arg) for arg in args], *rest, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises what the user did wrong, without the usage of five hundred options."""
         message = unknown_option(message, self._option_names())
@@ -85,6 +91,17 @@ class Parser(LightningArgumentParser):
         names = {name for action in self._actions for name in action.option_strings}
         below = (action.choices.values() for action in self._actions if isinstance(action.choices, dict))
         return names.union(*(parser._option_names() for parsers in below for parser in parsers))
+
+
+def _as_yaml(arg: str) -> str:
+    """An option with None, also within a list or a mapping, as YAML writes it: None would be a text there."""
+    option, is_, value = arg.partition("=")
+    if "None" not in value:
+        return arg
+    try:
+        return option + is_ + json.dumps(ast.literal_eval(value))
+    except (SyntaxError, TypeError, ValueError):
+        return arg
 
 
 def unknown_option(message: str, known_options: Iterable[str]) -> str:

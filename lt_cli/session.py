@@ -10,12 +10,18 @@ from lt_cli.callbacks.freeze import Freeze
 from lt_cli.callbacks.prediction_writer import PredictionWriter
 from lt_cli.callbacks.run_lock import RunLock
 from lt_cli.callbacks.sample_images import SampleImages
+from lt_cli.callbacks.sample_texts import SampleTexts
 from lt_cli.callbacks.throughput import Throughput
 from lt_cli.callbacks.watch import Watch
 from lt_cli.callbacks.weight_noise import WeightNoise
 from lt_cli.signals import Signals
 
-FLAGS: dict[str, type[Callback]] = {"freeze": Freeze, "weight_noise": WeightNoise, "sample_images": SampleImages}
+FLAGS: dict[str, type[Callback]] = {
+    "freeze": Freeze,
+    "weight_noise": WeightNoise,
+    "sample_images": SampleImages,
+    "sample_texts": SampleTexts,
+}
 """Callbacks with options of their own; any other class goes into ``--trainer.callbacks``."""
 
 

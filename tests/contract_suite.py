@@ -52,7 +52,7 @@ def python(script: str, *args: str | Path, **environment: str) -> subprocess.Pop
     """Starts a script of this directory."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / script), *map(str, args)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -112,5 +112,15 @@ def dies_after(steps: int) -> Iterator[None]:
 def without_dropout(config: Path) -> Path:
     """The same config, in the working directory, with every dropout at zero: each process draws its own."""
     path = Path(config.name)
-    path.write_text(re.sub(r"dropout: [0-9.]+", "dropout: 0.0", config.read_text()))
+    path.write_text(re.sub(r"(dropout\w*): [0-9.]+", r"\1: 0.0", config.read_text()))
     return path
+
+
+def freeze_and_noise(config: Path) -> list[str]:
+    """The first block frozen, and noise on the rest, which the optimiser is to undo."""
+    return [f"--freeze.modules={blocks(config)}.0", "--weight_noise.std=0.01", "--weight_noise.mode=permanent"]
+
+
+def blocks(config: Path) -> str:
+    """The name of the blocks in a config's backbone."""
+    return "backbone.bert.encoder.layer" if "model_type: bert" in config.read_text() else "backbone.blocks"

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import os
 import shlex
 import shutil
@@ -442,3 +443,34 @@ def test_options_that_another_class_leaves_out_are_named(caplog: pytest.LogCaptu
     with pytest.raises(SystemExit), caplog.at_level("INFO"):
         run(["fit", "--config=rows.yaml", other, "--print_config"])
     assert "PixelClassification in place of PixelGeneration leaves out what was said of keep_rows" in caplog.text
+
+
+class TestNull:
+    """jsonargparse hands a value to the class within as Python writes it, where None is a text like any other."""
+
+    GPT2 = "--model.backbone=lt_cli.backbones.huggingface.HuggingFaceCausalLM"
+
+    def printed(self, *options: str) -> dict[str, Any]:
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+            run(["fit", *options, "--print_config"])
+        backbone: dict[str, Any] = yaml.safe_load(output.getvalue())["model"]["init_args"]["backbone"]["init_args"]
+        return backbone
+
+    @pytest.mark.parametrize("option", ["--model.backbone.grid_width", "--model.backbone.init_args.grid_width"])
+    def test_of_a_number(self, option: str) -> None:
+        assert self.printed(f"{option}=null")["grid_width"] is None
+
+    def test_of_a_text(self) -> None:
+        assert (
+            self.printed(self.GPT2, "--model.backbone.pretrained=x", "--model.backbone.pretrained=null")["pretrained"]
+            is None
+        )
+
+    def test_within_a_mapping(self) -> None:
+        option = "--model.backbone.architecture={model_type: gpt2, pad_token_id: null, names: [null, None of it]}"
+        architecture = self.printed(self.GPT2, option)["architecture"]
+        assert architecture == {"model_type": "gpt2", "pad_token_id": None, "names": [None, "None of it"]}
+
+    def test_not_of_a_text_that_begins_so(self) -> None:
+        assert self.printed(self.GPT2, "--model.backbone.pretrained=None of it")["pretrained"] == "None of it"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pretrained import pretrained_bert, pretrained_gpt2
 
 from lt_cli.cli import run
 
@@ -18,10 +19,11 @@ FRAGMENTS = {
 TINY = ["--trainer.max_steps=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
 TINY += ["--trainer.limit_test_batches=1", "--trainer.accelerator=cpu", "--trainer.devices=1"]
 TINY += ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
-TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null"]
+TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null", "--sample_texts=null"]
 
 
 SMALL_PALETTE = ["--data.palette.num_colors=8", "--model.backbone.vocab_size=8"]
+SMALL_TEXT = ["--data.source=toys.Sentences", "--data.max_seq_len=16"]
 
 
 @pytest.fixture
@@ -29,6 +31,16 @@ def generative_runs(offline_pictures: None) -> None:
     """What fine-tuning and probing start from."""
     run(["fit", *TINY])
     run(["fit", f"--config={CONFIGS / 'igpt_cifar.yaml'}", *TINY, *SMALL_PALETTE])
+
+
+def tiny(config: str, folder: Path) -> list[str]:
+    """What makes a config small, and independent of the network."""
+    if "KMeans" in config:
+        return SMALL_PALETTE
+    if "pretrained: " not in config:
+        return []
+    make = pretrained_bert if "bert" in config else pretrained_gpt2
+    return [f"--model.backbone.pretrained={make(folder)}", f"--data.tokenizer.path={folder}", *SMALL_TEXT]
 
 
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -41,11 +53,14 @@ def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[st
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiment_fits_and_tests(path: Path, generative_runs: None) -> None:
-    palette = SMALL_PALETTE if "KMeans" in path.read_text() else []
-    cli = run(["fit", f"--config={path}", *TINY, *palette])
+def test_experiment_fits_and_tests(path: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    config = path.read_text()
+    if "reuse." in config or "Torchvision" in config:
+        request.getfixturevalue("generative_runs")
+    small = tiny(config, tmp_path / "pretrained")
+    cli = run(["fit", f"--config={path}", *TINY, *small])
     assert cli.trainer.global_step == 2
-    tested = run(["test", f"--config={path}", "--ckpt_path=last", *TINY, *palette])
+    tested = run(["test", f"--config={path}", "--ckpt_path=last", *TINY, *small])
     assert tested.trainer.callback_metrics["test/loss"] > 0
 
 
@@ -59,7 +74,8 @@ def test_header_gives_the_command(path: Path) -> None:
 def test_fragment_fits_into_the_default(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     option = FRAGMENTS[path]
     assert option in path.read_text(), "the header says how to use it"
-    config = printed(["fit", f"{option}={path}"], capsys)
+    base = [f"--config={CONFIGS / 'lm_bytes.yaml'}"] if "text_sources" in path.read_text() else []
+    config = printed(["fit", *base, f"{option}={path}"], capsys)
     place: Any = config
     for key in option.removeprefix("--").split("."):
         place = place.get("init_args", place)[key]

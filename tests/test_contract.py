@@ -12,7 +12,9 @@ from contract_suite import (
     PREDICT_ALL,
     Killed,
     assert_same_weights,
+    blocks,
     dies_after,
+    freeze_and_noise,
     kill_when,
     only_run,
     shell,
@@ -104,10 +106,10 @@ def test_loads_in_python(config: Path) -> None:
 
 def test_frozen_backbone_stays_as_it_was(config: Path) -> None:
     """Blocks do not move; what is not frozen does."""
-    cli = run(["fit", f"--config={config}", "--freeze.modules=backbone.blocks"])
+    cli = run(["fit", f"--config={config}", f"--freeze.modules={blocks(config)}"])
     fresh = initial_weights(config)
     for name, weight in cli.model.state_dict().items():
-        if name.startswith("backbone.blocks."):
+        if name.startswith(f"{blocks(config)}."):
             assert torch.equal(weight, fresh[name]), name
     assert any(not torch.equal(weight, fresh[name]) for name, weight in cli.model.state_dict().items())
 
@@ -143,9 +145,12 @@ def test_weight_noise_changes_training_and_survives_a_kill(config: Path, mode: s
 
 
 def test_two_processes(config: Path, two_processes: Path) -> None:
-    """Two processes of half the batch learn what one learns, and write every prediction once, in order."""
+    """Two processes of half the batch learn what one learns, and write every prediction once, in order.
+
+    With a frozen block, and noise on the others.
+    """
     last = only_run(config.stem, two_processes) / "checkpoints" / "last.ckpt"
-    one = run(["fit", f"--config={without_dropout(config)}"]).model.state_dict()
+    one = run(["fit", f"--config={without_dropout(config)}", *freeze_and_noise(config)]).model.state_dict()
     for name, weight in weights(last).items():
         torch.testing.assert_close(weight, one[name], atol=1e-5, rtol=1e-4, msg=name)
     alone = Path("alone")
@@ -155,7 +160,7 @@ def test_two_processes(config: Path, two_processes: Path) -> None:
 
 
 def test_two_processes_killed_and_resumed_are_bit_identical(config: Path, two_processes: Path) -> None:
-    """With dropout, augmentation and accumulation."""
+    """With dropout, augmentation, accumulation, a frozen block and noise."""
     exact, resumed = (only_run(config.stem, two_processes / root) for root in ("exact", "resumed"))
     for which in ("last", "best"):
         one, other = (weights(directory / "checkpoints" / f"{which}.ckpt") for directory in (exact, resumed))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pretrained import pretrained_gpt2
 
 from lt_cli.cli import run
 
@@ -54,8 +55,11 @@ def execute(command: str) -> None:
         return
     given = {word.split("=")[0] for word in arguments}
     tiny = dict(TINY) | {
-        "--trainer.val_check_interval" if "cifar" in command else "--trainer.check_val_every_n_epoch": "1"
+        "--trainer.val_check_interval" if re.search("cifar|lm_", command) else "--trainer.check_val_every_n_epoch": "1"
     }
+    if "lm_gpt2" in command:
+        tiny |= {"--model.backbone.pretrained": "MODEL", "--data.tokenizer.path": "MODEL"}
+        tiny |= {"--data.source": "configs/data/text_files.yaml", "--data.source.path": "TEXT"}
     if arguments[0] == "fit":
         tiny |= {"--sample_images": "null"}
         if "--model.schedule.warmup_steps" in given:
@@ -67,13 +71,16 @@ def execute(command: str) -> None:
 
 @pytest.fixture
 def workplace(offline_pictures: None) -> None:
-    """The working directory of a reader: a clone, and pictures of their own."""
+    """The working directory of a reader: a clone, and pictures, text and a model of their own."""
     Path("configs").symlink_to(ROOT / "configs")
     for name in ("pictures", "DIRECTORY"):
         Path(name).mkdir()
         for i in range(12):
             pixels = np.random.default_rng(i).integers(256, size=(32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(Path(name) / f"{i}.png")
+    Path("TEXT").mkdir()
+    Path("TEXT/book.txt").write_text("It was a dark and stormy night. " * 500)
+    pretrained_gpt2(Path("MODEL"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

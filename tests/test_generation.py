@@ -7,7 +7,7 @@ import torch
 
 from lt_cli.backbones.gpt import GPT
 from lt_cli.errors import UserError
-from lt_cli.generation import Sampling, generate, row_uniforms
+from lt_cli.generation import Sampling, continue_prompts, generate, row_uniforms
 
 VOCAB, LENGTH = 7, 12
 
@@ -125,3 +125,47 @@ def test_what_was_drawn_can_be_trained_on(gpt: GPT) -> None:
     gpt.unembed(gpt(drawn)).sum().backward()
     assert not drawn.is_inference()
     assert all(parameter.grad is not None for parameter in gpt.blocks.parameters())
+
+
+class TestContinuePrompts:
+    """Prompts of different lengths, against one at a time."""
+
+    PROMPTS = ((1, 2, 3, 4, 5), (6,), (0, 2, 4))
+
+    def continued(self, gpt: GPT, rows: list[int], settings: dict[str, Any], **options: Any) -> list[list[int]]:
+        prompts = [self.PROMPTS[row] for row in rows]
+        longest = max(map(len, prompts))
+        padded = torch.tensor([[*prompt, *[VOCAB - 1] * (longest - len(prompt))] for prompt in prompts])
+        ended = options.get("ended", lambda tokens: False)
+        return continue_prompts(gpt, padded, [len(p) for p in prompts], 5, Sampling(**settings), rows, ended)
+
+    @pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_k": 3, "seed": 5}])
+    @pytest.mark.parametrize("rows", [[0], [0, 1, 2], [2, 1]])
+    def test_each_is_as_if_alone(self, gpt: GPT, rows: list[int], settings: dict[str, Any]) -> None:
+        made = self.continued(gpt, rows, settings)
+        for row, tokens in zip(rows, made, strict=True):
+            with torch.no_grad():
+                slow = slow_generate(gpt, torch.tensor(self.PROMPTS[row]), 5, Sampling(**settings), row)
+            assert tokens == slow
+
+    def test_each_ends_on_its_own(self, gpt: GPT) -> None:
+        whole = self.continued(gpt, [0, 1, 2], {})
+        made = self.continued(gpt, [0, 1, 2], {}, ended=lambda tokens: tokens[-1] == whole[1][1])
+        for tokens, all_of_them in zip(made, whole, strict=True):
+            end = all_of_them.index(whole[1][1]) + 1 if whole[1][1] in all_of_them else 5
+            assert tokens == all_of_them[:end]
+
+    def test_the_context_ends_it(self, gpt: GPT) -> None:
+        """The last token need not fit."""
+        prompt = torch.arange(LENGTH)[None] % VOCAB
+        made = continue_prompts(gpt, prompt, [LENGTH - 2], 9, Sampling(), [0], lambda tokens: False)
+        assert len(made[0]) == 3
+
+    def test_no_pass_more_than_needed(self, gpt: GPT) -> None:
+        passes = []
+        gpt.register_forward_hook(lambda module, args, output: passes.append(args[0].shape[1]))
+        self.continued(gpt, [0, 1, 2], {}, ended=lambda tokens: True)
+        assert passes == [1, 1, 1, 1, 1]
+        passes.clear()
+        self.continued(gpt, [0], {})
+        assert passes == [5, 1, 1, 1, 1]

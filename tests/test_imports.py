@@ -10,7 +10,7 @@ LEAVES = {"errors", "files", "lean", "losses", "refusals", "version", "pictures"
 """Modules that import nothing of ours but errors; anyone may use them."""
 
 ALLOWED = {
-    "backbones": {"backbones.attention", "backbones.base", "backbones.hf_base", "backbones.hf_build"},
+    "backbones": {"backbones.attention", "backbones.base", "backbones.hf_base", "backbones.hf_build", "backbones.lora"},
     "data": {
         *("data.base", "data.blocks", "data.cache", "data.corpus", "data.decode", "data.images", "data.palette"),
         *("data.quantize", "data.rows", "data.text_sources", "data.tokenizers", "data.windows"),

@@ -5,17 +5,18 @@ import signal
 from pathlib import Path
 
 import pytest
-from contract_suite import CONFIGS, finished, kill_when, only_run, python, shell
+from contract_suite import CONFIGS, blocks, finished, kill_when, only_run, python, shell
 
 from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 from lt_cli.runs import find
 
+PLAIN = ["--trainer.max_steps=40", "--trainer.max_epochs=-1"]
 EVERYTHING = [
     "--weight_noise.std=0.01",
     "--weight_noise.mode=permanent",
-    "--freeze.modules=backbone.blocks",
-    "--freeze.thaw={2: backbone.blocks}",
+    "--freeze.modules={blocks}",
+    "--freeze.thaw={{2: {blocks}}}",
     "--data.num_workers=1",
     "--model.optimizer=lt_cli.optim.MuonAdamW",
     "--model.optimizer.lr=0.02",
@@ -26,8 +27,9 @@ EVERYTHING = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("options", [["--trainer.max_steps=40", "--trainer.max_epochs=-1"], EVERYTHING])
+@pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
 def test_kills_at_random_moments(config: Path, options: list[str]) -> None:
+    options = [option.format(blocks=blocks(config)) for option in options]
     tally = json.loads(finished(python("kills.py", config, "3", "0", *options)).splitlines()[-1])
     assert tally["kills"] >= 3
     harm = ("damaged_checkpoints", "bytes_lost", "different_weights", "wrong_exits")

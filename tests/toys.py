@@ -119,13 +119,11 @@ class Sentences(TextSource):
             return None
         self.reads.append(split)
         generator = np.random.default_rng(split == "test")
-        words = [
-            [
-                "".join(generator.choice(list("aeinrst"), generator.integers(1, 8)))
-                for _ in range(generator.integers(8, 20))
-            ]
-            for _ in range(self.numbers[split])
-        ]
+
+        def word() -> str:
+            return "".join(generator.choice(list("aeinrst"), generator.integers(1, 8)))
+
+        words = [[word() for _ in range(generator.integers(8, 20))] for _ in range(self.numbers[split])]
         return [" ".join(sentence) + "." for sentence in words]
 
 

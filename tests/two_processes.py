@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from contract_suite import CONFIGS, PREDICT_ALL, Killed, dies_after, only_run, without_dropout
+from contract_suite import CONFIGS, PREDICT_ALL, Killed, dies_after, freeze_and_noise, only_run, without_dropout
 
 from lt_cli.cli import run
 
@@ -20,9 +20,11 @@ def main(root: Path) -> None:
     """Leaves runs and predictions under the directory."""
     os.chdir(root)
     for config in CONFIGS:
-        run(["fit", f"--config={without_dropout(config)}", "--trainer.default_root_dir=.", "--data.batch_size=8", *DDP])
+        plain = ["fit", f"--config={without_dropout(config)}", "--trainer.default_root_dir=.", "--data.batch_size=8"]
+        run([*plain, *freeze_and_noise(config), *DDP])
         last = only_run(config.stem, ".") / "checkpoints" / "last.ckpt"
         exact = ["fit", f"--config={config}", "--data.batch_size=8", "--checkpoints.every_minutes=0", *DDP]
+        exact += freeze_and_noise(config)
         run([*exact, "--trainer.default_root_dir=exact"])
         with contextlib.suppress(Killed), dies_after(3):
             run([*exact, "--trainer.default_root_dir=resumed"])

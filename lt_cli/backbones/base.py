@@ -14,13 +14,18 @@ class Backbone(nn.Module, ABC):
         embed_dim: Width of the features.
         pretrained: True where every weight was loaded, none drawn at random.
         rebuild_config: The ``class_path`` and ``init_args`` that build this backbone again without the
-            source of its weights; a checkpoint stores it in place of the run's own. None where the
-            run's own configuration does.
+            source of its weights, but for those that are ``given``; a checkpoint stores it in place of the
+            run's own. None where the run's own configuration does.
+        given: Names of those weights that building it anew brings back as they were, so that a checkpoint leaves
+            them out; of the state_dict of the backbone.
+        given_fingerprint: What tells these weights from others, or None where there are none.
     """
 
     embed_dim: int
     pretrained: bool = False
     rebuild_config: dict[str, Any] | None = None
+    given: frozenset[str] = frozenset()
+    given_fingerprint: str | None = None
 
 
 class Cache(Protocol):

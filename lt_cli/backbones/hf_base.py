@@ -1,7 +1,10 @@
 """What all models of Hugging Face transformers share as backbones: names, sizes, how they are rebuilt."""
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 from lt_cli.backbones.base import TokenBackbone
 from lt_cli.backbones.hf_build import build_config, build_model, settings_of, user_error
+from lt_cli.backbones.lora import LoRA, add_lora
 from lt_cli.errors import UserError
 
 
@@ -23,6 +27,7 @@ class HuggingFaceBackbone(TokenBackbone):
         vocab_size: Tokens it can predict, the first rows of the table; None for all.
         max_seq_len: Longest input, in tokens; None for all that the architecture has positions for.
         has_start: Whether the last row of the embedding table is a start token, which ``vocab_size`` leaves out.
+        lora: Adapters, which then alone train, or None.
     """
 
     rebuild_config: dict[str, Any]
@@ -38,6 +43,7 @@ class HuggingFaceBackbone(TokenBackbone):
         vocab_size: int | None,
         max_seq_len: int | None,
         has_start: bool = False,
+        lora: LoRA | None = None,
     ) -> None:
         """Builds the model, loads its weights if there are any, and tries it out."""
         super().__init__()
@@ -48,17 +54,31 @@ class HuggingFaceBackbone(TokenBackbone):
         sizes = {"vocab_size": rows, "max_position_embeddings": max_seq_len}
         config = build_config(role, models, pretrained, architecture, sizes)
         model, drawn = build_model(models, pretrained, config)
+        self.pretrained = not drawn and lora is None
+        if lora is not None:
+            self._adapt(model, lora, drawn)
         self._hold(model)
-        self.pretrained = not drawn
         self.vocab_size = config.vocab_size - has_start if vocab_size is None else vocab_size
         self.max_seq_len = self._longest(max_seq_len)
-        init_args: dict[str, Any] = {"pretrained": None, "architecture": settings_of(config)}
+        init_args: dict[str, Any] = {"pretrained": _lasting(pretrained) if self.given else None}
+        init_args |= {"architecture": settings_of(config)}
         init_args |= {"vocab_size": self.vocab_size, "max_seq_len": self.max_seq_len}
+        if lora is not None:
+            init_args["lora"] = asdict(lora)
         self.rebuild_config = {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": init_args}
         with user_error(f"model_type ({config.model_type!r}) does not work as a {role} backbone"):
             self.embed_dim = self.hf_model.get_output_embeddings().weight.shape[1]
             self._check()
         self.train()  # from_pretrained returns eval mode, and Lightning would keep it
+
+    def _adapt(self, model: Any, lora: LoRA, drawn: set[str]) -> None:
+        """Adds the adapters; weights that were loaded then never change, and whoever loads them again has them."""
+        loaded = {name: weight for name, weight in model.state_dict().items() if name not in drawn}
+        self.given_fingerprint = _fingerprint(loaded.values()) if loaded else None
+        add_lora(model, lora)
+        named = model.named_parameters(remove_duplicate=False)
+        frozen = (name for name, parameter in named if not parameter.requires_grad)
+        self.given = frozenset(name for name in frozen if name.replace(".base_layer.", ".") in loaded)
 
     def _hold(self, model: Any) -> None:
         """Registers the model's children in place of the model, whose own name would stand before theirs."""
@@ -116,6 +136,18 @@ class HuggingFaceBackbone(TokenBackbone):
         head = self.hf_model.get_output_embeddings()
         bias = None if head.bias is None else head.bias[: self.vocab_size]
         return head.weight[: self.vocab_size], bias  # the table may have more rows than there are tokens
+
+
+def _lasting(pretrained: str | None) -> str | None:
+    """The name of weights wherever a run goes on: whole where it is a directory."""
+    return str(Path(pretrained).absolute()) if pretrained is not None and Path(pretrained).is_dir() else pretrained
+
+
+def _fingerprint(weights: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 class _Stop(Exception):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -64,6 +65,11 @@ def build_config(
         )
     settings, changes = {}, dict(architecture or {})
     if pretrained is not None:
+        if Path(pretrained).is_absolute() and not Path(pretrained).is_dir():
+            raise UserError(
+                f"pretrained ({pretrained!r}) must be a local directory or a name on a hub within reach: "
+                "there is no such directory; say where it is with --model.backbone.init_args.pretrained=DIRECTORY"
+            )
         with user_error(f"pretrained ({pretrained!r}) must be a local directory or a name on a hub within reach"):
             settings = settings_of(AutoConfig.from_pretrained(pretrained, trust_remote_code=False))
     model_type = changes.setdefault("model_type", settings.get("model_type"))

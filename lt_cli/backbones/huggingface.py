@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lt_cli.backbones.base import Cache, CausalBackbone, MaskedBackbone
 from lt_cli.backbones.hf_base import HuggingFaceBackbone, stop, stopped
+from lt_cli.backbones.lora import LoRA
 from lt_cli.errors import UserError
 
 
@@ -24,8 +25,9 @@ class _HuggingFaceCausal(HuggingFaceBackbone, CausalBackbone):
         vocab_size: int | None,
         max_seq_len: int | None,
         has_start: bool = False,
+        lora: LoRA | None = None,
     ) -> None:
-        super().__init__("causal", models, pretrained, architecture, vocab_size, max_seq_len, has_start)
+        super().__init__("causal", models, pretrained, architecture, vocab_size, max_seq_len, has_start, lora)
         if has_start:
             self.start_id = self.hf_model.config.vocab_size - 1
 
@@ -129,6 +131,8 @@ class HuggingFaceCausalLM(_HuggingFaceCausal):
         max_seq_len: Longest input, in tokens, the start token included; None for what the architecture says.
         start_token: Adds a learned token that begins a sequence, for tasks that predict the first token too; its id
             is ``vocab_size``.
+        lora: Trains low-rank adapters, and the start token, and keeps all other weights as they are; None trains all
+            weights.
 
     Shape:
         - input_ids: (B, T), int64 in [0, vocab_size), and vocab_size with ``start_token``
@@ -146,11 +150,12 @@ class HuggingFaceCausalLM(_HuggingFaceCausal):
         vocab_size: int | None = None,
         max_seq_len: int | None = None,
         start_token: bool = False,
+        lora: LoRA | None = None,
     ) -> None:
         """Builds the model, and loads its weights if there are any."""
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as MODELS
 
-        super().__init__(MODELS, pretrained, architecture, vocab_size, max_seq_len)
+        super().__init__(MODELS, pretrained, architecture, vocab_size, max_seq_len, lora=lora)
         self.rebuild_config["init_args"]["start_token"] = start_token
         if start_token:
             width = self.hf_model.get_input_embeddings().weight.shape[1]
@@ -218,6 +223,7 @@ class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
             of the hub are often padded to a round size, only the first are used.
         max_seq_len: Longest input, in tokens; None for all that the model has positions for, which in RoBERTa's
             family begin behind that of the padding.
+        lora: Trains low-rank adapters and keeps all other weights as they are; None trains all weights.
 
     Shape:
         - input_ids: (B, T), int64 in [0, vocab_size)
@@ -236,11 +242,12 @@ class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
         architecture: dict[str, Any] | None = None,
         vocab_size: int | None = None,
         max_seq_len: int | None = None,
+        lora: LoRA | None = None,
     ) -> None:
         """Builds the model, and loads its weights if there are any."""
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MODELS
 
-        super().__init__("masked", MODELS, pretrained, architecture, vocab_size, max_seq_len)
+        super().__init__("masked", MODELS, pretrained, architecture, vocab_size, max_seq_len, lora=lora)
 
     @torch.no_grad()
     def _check(self) -> None:

@@ -28,8 +28,10 @@ def covered(root: nn.Module, patterns: list[str] | str, option: str) -> set[Part
     del named[""]
     if not patterns:
         raise UserError(f"{option} must name at least one of {_join(dict(root.named_children()))}")
+    if isinstance(patterns, str):  # a list with globs, such as [backbone.h.[0-9]], is no YAML: it comes as a text
+        patterns = patterns[1:-1].split(",") if patterns[:1] + patterns[-1:] == "[]" else [patterns]
     found: set[Part] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    for pattern in map(str.strip, patterns):
         matches = [part for name, part in named.items() if fnmatchcase(name, pattern)]
         if not matches:
             close = get_close_matches(pattern, named) or dict(root.named_children())

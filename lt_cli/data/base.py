@@ -63,11 +63,17 @@ class TextData(Protocol):
 
     Attributes:
         tokens_per_byte: Tokens to predict for each byte of text, by stage; filled in ``setup``.
-        end_id: The token that ends a text.
+        start_id: The token that begins a text.
+        end_id: The token that ends one.
         mask_id: The token to fill in, where rows are masked; None where the next token is predicted.
     """
 
     tokens_per_byte: dict[str, float]
+
+    @property
+    def start_id(self) -> int:
+        """See above."""
+        ...
 
     @property
     def end_id(self) -> int:

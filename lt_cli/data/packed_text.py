@@ -106,6 +106,11 @@ class PackedText(DataModule):
         return getattr(self.tokenizer, "vocab_size", None)
 
     @property
+    def start_id(self) -> int:
+        """The token that begins a document."""
+        return self.tokenizer.start_id
+
+    @property
     def end_id(self) -> int:
         """The token that ends a document."""
         return self.tokenizer.end_id
@@ -319,9 +324,10 @@ class PackedText(DataModule):
 def _summary(corpus: Corpus) -> str:
     """How many documents, and how long they are."""
     shortest, middle, longest = np.quantile(corpus.lengths, [0, 0.5, 1]).astype(int).tolist()
-    text = f"{corpus.lengths.sum():,} in {len(corpus.lengths):,} documents of {shortest:,} to {longest:,}"
+    number = len(corpus.lengths)
+    spread = f"{number:,} documents of {shortest:,} to {longest:,} (median {middle:,})" if number > 1 else "1 document"
     empty = f"; {corpus.num_empty:,} more have no text and are left out" if corpus.num_empty else ""
-    return f"{text} (median {middle:,}){empty}"
+    return f"{corpus.lengths.sum():,} in {spread}{empty}"
 
 
 def _read_prompts(path: Path, column: str) -> list[Row]:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from lt_cli.backbones.base import Backbone, CausalBackbone
+from lt_cli.backbones.base import Backbone, CausalBackbone, TokenBackbone
 from lt_cli.data.base import Batch, DataModule, PictureData
 from lt_cli.errors import UserError
 from lt_cli.lean import batches_stay
@@ -119,7 +120,7 @@ class Task(LightningModule, ABC):
 
     def problems(self, data: DataModule) -> list[str]:
         """What the data and the backbone disagree on, each with the override to add."""
-        if not isinstance(self.backbone, CausalBackbone):
+        if not isinstance(self.backbone, TokenBackbone):
             return []
         found = []
         option = "--model.backbone.init_args"
@@ -134,7 +135,7 @@ class Task(LightningModule, ABC):
                 f"add {option}.max_seq_len={data.max_seq_len}"
             )
         width = data.image_shape[1] if isinstance(data, PictureData) and data.image_shape is not None else None
-        if self.backbone.grid_width not in (None, width):
+        if isinstance(self.backbone, CausalBackbone) and self.backbone.grid_width not in (None, width):
             found.append(
                 f"the data has {'no pictures' if width is None else f'pictures {width} wide'}, the backbone a grid of "
                 f"{self.backbone.grid_width}: add {option}.grid_width={'null' if width is None else width}"
@@ -266,12 +267,22 @@ class Task(LightningModule, ABC):
         self._has_trained_weights = True
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Torch's, with a mismatch in one line."""
+        """Torch's, with a mismatch in one line; what checkpoints leave out stays as the backbone was given it."""
+        if left_out := self._given() - state_dict.keys():
+            own = self.state_dict()
+            state_dict = {**state_dict, **{name: own[name] for name in left_out}}
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
-            file = f" {self._trainer.ckpt_path}" if self._trainer is not None and self._trainer.ckpt_path else ""
-            raise UserError(f"the checkpoint{file} is of another model: {_mismatch(str(error))}") from error
+            raise UserError(f"the checkpoint{self._file()} is of another model: {_mismatch(str(error))}") from error
+
+    def _given(self) -> set[str]:
+        """Names of the weights that building the backbone brings back."""
+        return {f"backbone.{name}" for name in self.backbone.given}
+
+    def _file(self) -> str:
+        """The checkpoint's name for a message, where it is known."""
+        return f" {self._trainer.ckpt_path}" if self._trainer is not None and self._trainer.ckpt_path else ""
 
     def on_validation_start(self) -> None:
         """Refuses to score weights that nobody trained."""
@@ -300,18 +311,38 @@ class Task(LightningModule, ABC):
         return config
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds format, version, the run's configuration, and the optimiser settings it stands for."""
+        """Adds format, version, the run's configuration, and the optimiser settings it stands for.
+
+        The weights that building the backbone brings back are left out, but for strategies and callbacks that load
+        by themselves.
+        """
         checkpoint["lt_cli"] = {
             "format": CHECKPOINT_FORMAT,
             "version": VERSION,
             "config": self.saved_config(),
             "machine": machine(self.trainer),
             "optimizer_settings": self._group_settings,
+            "given_fingerprint": self.backbone.given_fingerprint,
         }
+        averaging = "current_model_state" in checkpoint  # Lightning's WeightAveraging loads by itself
+        if not averaging and not isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            for name in self._given() & checkpoint["state_dict"].keys():
+                del checkpoint["state_dict"][name]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes that the weights come from a file, and with which optimiser settings they were trained."""
+        """Notes that the weights come from a file, and with which optimiser settings they were trained.
+
+        Raises:
+            UserError: If the file leaves out weights that the backbone was given, and has been given others now.
+        """
         self._has_trained_weights = True
+        before, now = checkpoint.get("lt_cli", {}).get("given_fingerprint"), self.backbone.given_fingerprint
+        if before not in (None, now):
+            raise UserError(
+                f"the checkpoint{self._file()} was trained over weights with the fingerprint {before}, and those that "
+                f"the backbone has been given have {now}: bring back the former, or say where they are with "
+                "--model.backbone.init_args.pretrained=DIRECTORY"
+            )
         self._loaded_settings = checkpoint.get("lt_cli", {}).get("optimizer_settings")
 
     def on_train_start(self) -> None:

@@ -14,6 +14,9 @@ from lt_cli.losses import IGNORE, linear_cross_entropy
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine
 from lt_cli.tasks.base import Stage, Task
 
+DIGITS = 6
+"""Of probabilities that predict writes; those beyond depend on the batch's size."""
+
 
 class _LanguageModeling(Task):
     """What both kinds share: the loss, and data of text."""
@@ -23,7 +26,8 @@ class _LanguageModeling(Task):
     def problems(self, data: DataModule) -> list[str]:
         """Sizes, and whether the data has text."""
         if not isinstance(data, TextData):
-            return [f"language modelling needs data of text, such as lt_cli.data.packed_text.PackedText, not {data}"]
+            name = type(data).__name__
+            return [f"language modelling needs data of text, such as lt_cli.data.packed_text.PackedText, not {name}"]
         return super().problems(data)
 
     @property
@@ -52,8 +56,8 @@ class CausalLanguageModeling(_LanguageModeling):
         backbone: A causal backbone: our GPT, or any of Hugging Face's.
         optimizer: Built from the parameter groups; norms, biases and embeddings do not decay.
         schedule: Built from the optimiser and the run's number of optimiser steps; null keeps the learning rate.
-        sampling: How tokens are drawn in predict.
-        max_new_tokens: Tokens by which predict continues a prompt, at most.
+        sampling: How tokens are drawn, in predict and in samples of texts.
+        max_new_tokens: Tokens by which a prompt is continued, at most.
         stop: Texts at which a continuation ends; they are not part of it.
     """
 
@@ -117,6 +121,13 @@ class CausalLanguageModeling(_LanguageModeling):
             "completion": [completion for completion, _ in ends],
             "finish_reason": [reason for _, reason in ends],
         }
+
+    def sample_texts(self, num_samples: int) -> list[str]:
+        """Texts from their beginning on, always with the same random numbers."""
+        start = torch.full((num_samples, 1), self.text.start_id, device=self.device)
+        rows, lengths = range(num_samples), [1] * num_samples
+        made = continue_prompts(self.backbone, start, lengths, self.max_new_tokens, self.sampling, rows, self._ended)
+        return [self._finish([], tokens)[0] for tokens in made]
 
     def _ended(self, tokens: list[int]) -> bool:
         """Whether the text is over, or one of the stops stands in it."""
@@ -198,5 +209,8 @@ class MaskedLanguageModeling(_LanguageModeling):
         return {
             "index": batch["index"],
             "completion": [self.text.decode(ids[:n].tolist()) for ids, n in zip(filled, lengths, strict=True)],
-            "probability": [p[m].tolist() for p, m in zip(probability, is_masked, strict=True)],
+            "probability": [
+                [round(value, DIGITS) for value in row[masks].tolist()]
+                for row, masks in zip(probability, is_masked, strict=True)
+            ],
         }

@@ -1,0 +1,34 @@
+"""Tiny models with their tokenizers, in directories as the hub has them."""
+
+from pathlib import Path
+
+from texts import bert_like, gpt2_like
+
+from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceMaskedLM
+from lt_cli.data.tokenizers import HuggingFaceTokenizer
+
+GPT2 = {"model_type": "gpt2", "n_head": 2, "n_embd": 8}
+BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def pretrained_gpt2(folder: Path, num_layers: int = 12) -> Path:
+    """A GPT-2 with as many blocks as the small one on the hub."""
+    made = HuggingFaceCausalLM(
+        architecture={**GPT2, "n_layer": num_layers}, vocab_size=vocab_size(gpt2_like(folder)), max_seq_len=256
+    )
+    made.hf_model.save_pretrained(folder)
+    return folder
+
+
+def pretrained_bert(folder: Path) -> Path:
+    """A BERT of two layers."""
+    made = HuggingFaceMaskedLM(architecture=BERT, vocab_size=vocab_size(bert_like(folder)), max_seq_len=256)
+    made.hf_model.save_pretrained(folder)
+    return folder
+
+
+def vocab_size(folder: Path) -> int:
+    """Of the tokenizer in a directory."""
+    tokenizer = HuggingFaceTokenizer(str(folder))
+    tokenizer.load()
+    return tokenizer.vocab_size
