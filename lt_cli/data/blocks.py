@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,8 @@ class Blocks(ABC):
         self.num_targets = len(stream.ids) - lookahead
         if self.num_targets < length:
             raise UserError(
-                f"{len(stream.ids):,} tokens do not fill one block of {length} tokens: give more text, a larger "
-                f"--data.val_fraction or --data.test_fraction, or set --data.max_seq_len={max(1, self.num_targets)}"
+                f"{len(stream.ids):,} tokens do not fill one block of max_seq_len ({length}): give more text, or set "
+                f"--data.max_seq_len={max(1, self.num_targets)}"
             )
 
     def __len__(self) -> int:
@@ -86,14 +87,20 @@ class CausalBlocks(Blocks):
         return batch
 
 
+@lru_cache(maxsize=1)
+def _ordinary_ids(vocab_size: int, special_ids: frozenset[int]) -> NDArray[np.int64]:
+    """Those of text; to find them for each row would cost more than all else."""
+    return np.setdiff1d(np.arange(vocab_size), sorted(special_ids))
+
+
 @dataclass(frozen=True)
 class Masking:
     """Which tokens a masked model has to find, and what it sees in their place (Devlin et al. 2018).
 
-    See https://arxiv.org/abs/1810.04805. Every row has equally many; in training they are others in each epoch.
+    See https://arxiv.org/abs/1810.04805. Every whole row has equally many; in training they are others in each epoch.
 
     Args:
-        fraction: Part of each row's tokens that are to be found.
+        fraction: Part of each row's tokens that are to be found, rounded, but at least one.
         random: Part of these where a random token stands.
         keep: Part of these where the token itself stands; for the rest, the mask.
     """
@@ -106,7 +113,7 @@ class Masking:
         """Checks the ranges."""
         if not 0 < self.fraction <= 1:
             raise UserError(f"masking.fraction ({self.fraction}) must be above 0 and at most 1")
-        if min(self.random, self.keep) < 0 or self.random + self.keep > 1:
+        if not (min(self.random, self.keep) >= 0 and self.random + self.keep <= 1):  # nor nan
             raise UserError(
                 f"masking.random ({self.random}) and masking.keep ({self.keep}) must be at least 0 and at most 1 in all"
             )
@@ -117,12 +124,11 @@ class Masking:
         special = np.array(sorted(tokenizer.special_ids), np.int64)
         generator = np.random.default_rng(seed)
         candidates = np.flatnonzero(maskable & ~np.isin(tokens, special))
-        number = min(len(candidates), max(1, round(self.fraction * len(tokens))))
+        number = min(len(candidates), max(1, round(self.fraction * maskable.sum())))
         chosen = generator.permutation(candidates)[:number]
         kind = generator.random(number)
-        others = np.setdiff1d(np.arange(tokenizer.vocab_size), special)[
-            generator.integers(tokenizer.vocab_size - len(special), size=number)
-        ]
+        ordinary = _ordinary_ids(tokenizer.vocab_size, tokenizer.special_ids)
+        others = ordinary[generator.integers(len(ordinary), size=number)]
         seen, labels = tokens.astype(np.int64), np.full(len(tokens), IGNORE, np.int64)
         labels[chosen] = seen[chosen]
         masked = 1 - self.random - self.keep

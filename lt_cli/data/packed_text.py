@@ -1,6 +1,7 @@
 """Text for language models: documents of any source, packed into blocks of tokens without padding."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,6 +131,7 @@ class PackedText(DataModule):
         if self.prompts is None or trainer is None or trainer.state.fn != "predict":
             self.source.prepare()
             if trainer is not None and trainer.world_size > 1 and self.tokens_per_epoch is None:
+                self.tokenizer.load()
                 encode_once(self.source, "train", self.tokenizer)
 
     def setup(self, stage: str) -> None:
@@ -194,7 +196,8 @@ class PackedText(DataModule):
         try:
             blocks = self._cut(join(corpus, self.tokenizer), once=name != "train")
         except UserError as error:
-            raise UserError(f"{name}: {error}") from error
+            more = f", or a larger --data.{name}_fraction" if name in self._fractions() else ""
+            raise UserError(f"{name}: {error}{more}") from error
         self.tokens_per_byte[name] = blocks.num_targets / int(corpus.num_bytes.sum())
         self._described[name] = f"{name}: {len(blocks):,} blocks of {self.max_seq_len} tokens, {_summary(corpus)}"
         if name == "train":
@@ -240,12 +243,17 @@ class PackedText(DataModule):
         if self.tokens_per_epoch is None:
             self._corpora |= cut(self._encoded("train"), fractions, self.split_seed, self.tokenizer.decode)
         else:
-            reader = self._reader((0, 0))
+            reader = Reader(self.source, self.tokenizer)
             self._corpora |= {name: reader.take(round(f * self.tokens_per_epoch)) for name, f in fractions.items()}
             self._origin = reader.place
+            if reader.passes:
+                raise UserError(
+                    f"val_fraction and test_fraction of tokens_per_epoch ({self.tokens_per_epoch}) must leave text to "
+                    "train on, and there is none: set --data.tokens_per_epoch=null"
+                )
 
     def _reader(self, place: Place) -> Reader:
-        return Reader(self.source, self.tokenizer, place)
+        return Reader(self.source, self.tokenizer, place, self._origin)
 
     def _windows(self, num_tokens: int) -> Windows:
         """The training text behind what is held out, an epoch at a time."""
@@ -279,12 +287,14 @@ class PackedText(DataModule):
         else:
             rows = _read_prompts(Path(self.prompts).expanduser(), self.prompt_column)
         if not rows:
-            raise UserError("data.prompts ([]) must have at least one text, or be null")
+            raise UserError(f"data.prompts ({self.prompts}) must have at least one text, or be null")
         tokens = [self._begun(row.fields[self.prompt_column]) for row in rows]
         if self.masking is not None:
             for row, ids in zip(rows, tokens, strict=True):
                 if self.tokenizer.mask_id not in ids:
-                    raise UserError(f"{row.place} has no mask to fill in")
+                    raise UserError(
+                        f"{row.place} has nothing to fill in: write {self.tokenizer.mask_token} in its place"
+                    )
         return Prompts(tokens, rows, self.tokenizer.start_id)
 
     def _begun(self, text: str) -> NDArray[np.int32]:
@@ -303,9 +313,9 @@ class PackedText(DataModule):
         ends = stream.starts + 1 + np.minimum(corpus.lengths, length - 1)
         tokens = [stream.ids[i:j].astype(np.int32) for i, j in zip(stream.starts, ends, strict=True)]
         if self.masking is not None:
+            masking = replace(self.masking, random=0, keep=0)  # or there would be prompts with nothing to fill in
             for row, ids in enumerate(tokens):
-                everywhere = np.ones(len(ids), bool)
-                tokens[row] = self.masking.apply(ids, everywhere, self.tokenizer, [run_seed(), row])[0]
+                tokens[row] = masking.apply(ids, np.ones(len(ids), bool), self.tokenizer, [run_seed(), row])[0]
         texts = (self.decode(ids.tolist()) for ids in tokens)
         rows = [Row({self.prompt_column: text}, f"document {i}") for i, text in enumerate(texts, 1)]
         return Prompts(tokens, rows, self.tokenizer.start_id)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +90,7 @@ class TextFiles(TextSource):
         for name, given in (("val", val_path), ("test", test_path)):
             if given is not None:
                 self.paths[name] = _paths(given)  # type: ignore[index]
+        self._found: dict[TextSplit, list[Path] | None] = {}
 
     def documents(self, split: TextSplit) -> Iterator[str] | None:
         """The documents of all files, in sorted order."""
@@ -112,18 +114,24 @@ class TextFiles(TextSource):
         return hashlib.sha256(json.dumps([stats, self.column, self.separator]).encode()).hexdigest()
 
     def _files(self, split: TextSplit) -> list[Path] | None:
+        """Those of a split, looked for once."""
+        if split not in self._found:
+            self._found[split] = self._look_for(split)
+        return self._found[split]
+
+    def _look_for(self, split: TextSplit) -> list[Path] | None:
         if split in self.paths and split != "train":
-            return _all_files(self.paths[split])
+            return _all_files(self.paths[split], f"{split}_path")
         train = self.paths["train"]
         folders = _split_folders(train[0]) if len(train) == 1 and train[0].is_dir() else {}
         if not folders:
-            return _all_files(train) if split == "train" else None
+            return _all_files(train, "path") if split == "train" else None
         if "train" not in folders:
             raise UserError(
                 f"{train[0]} has {', '.join(path.name for paths in folders.values() for path in paths)}, but nothing "
                 "called train: add it, or name what there is with --data.source.path, .val_path and .test_path"
             )
-        return _all_files(folders[split]) if split in folders else None
+        return _all_files(folders[split], "path") if split in folders else None
 
 
 def _paths(given: str | list[str]) -> list[Path]:
@@ -143,7 +151,7 @@ def _split_folders(folder: Path) -> dict[TextSplit, list[Path]]:
     return found
 
 
-def _all_files(paths: list[Path]) -> list[Path]:
+def _all_files(paths: list[Path], option: str) -> list[Path]:
     """The files, and those within the folders; what is no text is said."""
     files, others = [], []
     for path in paths:
@@ -153,11 +161,12 @@ def _all_files(paths: list[Path]) -> list[Path]:
             files += [found for found in seen if found.suffix in SUFFIXES]
             others += [found for found in seen if found.suffix not in SUFFIXES]
         elif not path.exists():
-            raise UserError(f"{path} is not there: --data.source.path must name a file or a folder")
-        elif path.suffix in ROW_SUFFIXES or path.is_file():
+            raise UserError(f"source.{option} ({path}) must be a file or a folder, and there is none: correct the path")
+        else:
             files.append(path)  # a file that was named is text, whatever it is called
     if not files:
-        raise UserError(f"{', '.join(map(str, paths))} has no files of text ({' '.join(SUFFIXES)})")
+        where = ", ".join(map(str, paths))
+        raise UserError(f"source.{option} ({where}) must have a file of text ({' '.join(SUFFIXES)}): name one")
     if others:
         rank_zero_info(f"{len(others):,} files that are not {' '.join(SUFFIXES)} are left out, such as {others[0]}")
     return files
@@ -167,7 +176,8 @@ class HuggingFaceText(TextSource):
     """A dataset of the Hugging Face hub, or a local directory of one, read by ``datasets``.
 
     Args:
-        path: Name on the hub, or a directory.
+        path: Name on the hub, or a directory, which may be one of ``save_to_disk``; a dataset without splits is
+            ``train``.
         config_name: Configuration of the dataset, where it has several.
         column: Column of the text.
         train_split: Split to train on; may be a slice, such as ``train[:10%]``.
@@ -191,6 +201,7 @@ class HuggingFaceText(TextSource):
         """Reads nothing."""
         self.path, self.config_name, self.column, self.streamed = path, config_name, column, streaming
         self.split_names: dict[TextSplit, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+        self._datasets: dict[str, Any] = {}
 
     def prepare(self) -> None:
         """Downloads the dataset, unless it is streamed."""
@@ -200,15 +211,18 @@ class HuggingFaceText(TextSource):
         """The training documents from one on; what lies before is skipped where it is, if it can be."""
         name = self.split_names["train"]
         assert name is not None
-        return self._texts(self._dataset(name).skip(number), name)
+        dataset = self._dataset(name)
+        if not self.streamed and number >= len(dataset):  # which skip refuses
+            return iter(())
+        return self._texts(dataset.skip(number), name, number)
 
     def documents(self, split: TextSplit) -> Iterator[str] | None:
         """The column's texts."""
         name = self._split_name(split)
         return None if name is None else self._texts(self._dataset(name), name)
 
-    def _texts(self, dataset: Any, name: str) -> Iterator[str]:
-        for number, row in enumerate(dataset.select_columns(self.column)):
+    def _texts(self, dataset: Any, name: str, first: int = 0) -> Iterator[str]:
+        for number, row in enumerate(dataset.select_columns(self.column), first):
             text = row[self.column]
             if not isinstance(text, str):
                 raise UserError(f"{self.path}, {name}, row {number}: {self.column} must be text, not {text!r:.80}")
@@ -224,32 +238,52 @@ class HuggingFaceText(TextSource):
         if (given := self.split_names[split]) is not None:
             return given
         usual = {"val": "validation", "test": "test"}[split]
-        return usual if usual in self._known_splits() else None
+        return usual if usual in self._known_splits else None
 
+    @cached_property
+    def _saved(self) -> dict[str, Any] | None:
+        """The splits that ``save_to_disk`` wrote; None where the path is anything else."""
+        import datasets
+
+        if not any((Path(self.path) / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            return None
+        saved = self._loading(lambda: datasets.load_from_disk(self.path))
+        return dict(saved) if isinstance(saved, dict) else {"train": saved}
+
+    @cached_property
     def _known_splits(self) -> list[str]:
         import datasets
 
+        if self._saved is not None:
+            return list(self._saved)
         return self._loading(lambda: datasets.get_dataset_split_names(self.path, self.config_name))  # type: ignore[no-any-return]
 
     def _dataset(self, split_name: str) -> Any:
-        """A split with its text."""
+        """A split with its text, loaded once."""
+        if split_name not in self._datasets:
+            found = self._loading(lambda: self._load(split_name), split_name)
+            columns = found.column_names or list(next(iter(found), {}))  # a stream may not know them
+            if self.column not in columns:
+                raise UserError(f"column ({self.column}) must be a column of {self.path}: {', '.join(columns)}")
+            self._datasets[split_name] = found
+        return self._datasets[split_name]
+
+    def _load(self, split_name: str) -> Any:
         import datasets
 
-        def load() -> Any:
+        if self._saved is None:
             return datasets.load_dataset(self.path, self.config_name, split=split_name, streaming=self.streamed)
-
-        found = self._loading(load, split_name)
-        columns = found.column_names or list(found.take(1).features or next(iter(found)))  # a stream may not know them
-        if self.column not in columns:
-            raise UserError(f"column ({self.column}) must be a column of {self.path}: {', '.join(columns)}")
-        return found
+        sizes = {name: len(rows) for name, rows in self._saved.items()}
+        parts = datasets.ReadInstruction.from_spec(split_name).to_absolute(sizes)
+        found = datasets.concatenate_datasets([self._saved[p.splitname].select(range(p.from_, p.to)) for p in parts])
+        return found.to_iterable_dataset() if self.streamed else found
 
     def _loading(self, load: Any, split_name: str = "") -> Any:
         import datasets
 
         try:
             return load()
-        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, IndexError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             named = f"path ({self.path}), config_name ({self.config_name})" + (split_name and f", split ({split_name})")
             cure = "set path to a name on the hub within reach or a directory, and the splits to those it has"
             raise UserError(f"{named} could not be loaded: {one_line(error)}\n{cure}") from error

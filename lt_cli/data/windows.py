@@ -22,37 +22,41 @@ Place = tuple[int, int]
 
 
 class Reader:
-    """Hands out the training documents' tokens in order; after the last document comes the first again.
+    """Hands out the training documents' tokens in order; after the last document they begin again.
 
     Args:
         source: Its training documents are read as they are needed.
         tokenizer: Text to tokens.
         place: Where to begin.
+        origin: Where to begin again, behind what is held out.
 
     Attributes:
         place: Of the token that comes next.
+        passes: How often the text was over.
     """
 
-    def __init__(self, source: TextSource, tokenizer: Tokenizer, place: Place = (0, 0)) -> None:
+    def __init__(self, source: TextSource, tokenizer: Tokenizer, place: Place = (0, 0), origin: Place = (0, 0)) -> None:
         """Reads nothing yet."""
-        self.source, self.tokenizer, self.place = source, tokenizer, place
+        self.source, self.tokenizer, self.place, self.origin = source, tokenizer, place, origin
+        self.passes = 0
         self._documents = self._read(place[0])
         self._document: tuple[int, NDArray[np.int32], int] | None = None
 
     def _read(self, number: int) -> Iterator[tuple[int, NDArray[np.int32], int]]:
         """Number, tokens and bytes of each document with text, from one on and round and round."""
         while True:
-            texts, found = self.source.documents_from(number), False
+            first, texts, found = number, self.source.documents_from(number), False
             while some := list(islice(texts, TEXTS_AHEAD)):
                 for text, ids in zip(some, self.tokenizer.encode(some), strict=True):
-                    if len(ids):
+                    if text.strip() and len(ids):
                         found = True
                         yield number, ids, len(text.encode())
                     number += 1
-            if not found:
-                raise UserError(f"the source has no document with text from number {number} on")
-            rank_zero_info(f"all {number:,} documents were read; the first comes again")
-            number = 0
+            if not found and first == self.origin[0]:
+                behind = f" behind the {first:,} documents that are held out" if first else ""
+                raise UserError(f"the train text has no document with any text in it{behind}: give the source some")
+            rank_zero_info(f"all {number:,} documents were read; those of training come again")
+            self.passes, number = self.passes + 1, self.origin[0]
 
     def take(self, num_tokens: int) -> Corpus:
         """The next tokens. A document may be cut; its bytes are then shared out evenly."""
@@ -61,7 +65,7 @@ class Reader:
         dtype = token_dtype(self.tokenizer)
         while num_tokens:
             number, ids, size = self._document or next(self._documents)
-            first = self.place[1] if number == self.place[0] else 0
+            first = next((token for document, token in (self.place, self.origin) if document == number), 0)
             end = min(first + num_tokens, len(ids))
             arrays.append(ids[first:end].astype(dtype))
             num_bytes.append(round(size * (end - first) / len(ids)))
