@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.errors import UserError, closest, did_you_mean
+from lt_cli.nulls import misplaced_nulls
 
 PLACES = (
     "torch.optim",
@@ -77,7 +78,11 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, args: list[str] | None = None, *rest: Any, **options: Any) -> Any:  # type: ignore[override]
         """jsonargparse's, which hands what it read on to the parsers of classes within as Python would write it."""
-        return super().parse_args(args and [_as_yaml(arg) for arg in args], *rest, **options)
+        config = super().parse_args(args and [_as_yaml(arg) for arg in args], *rest, **options)
+        if "subcommand" in config:
+            for option, kind in misplaced_nulls(config[config.subcommand]):
+                raise UserError(f"--{option}: expected {kind}, got null")
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises what the user did wrong, without the usage of five hundred options."""

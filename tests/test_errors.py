@@ -15,6 +15,7 @@ import torch
 import yaml
 from contract_suite import ROOT
 from errors_corpus import CORPUS, TASKS, Wrong
+from errors_of_text import TEXT_CORPUS
 
 from lt_cli.cli import main, run
 from lt_cli.errors import did_you_mean
@@ -52,7 +53,7 @@ def mistake(*args: str, code: int = 2) -> str:
     return message
 
 
-@pytest.mark.parametrize("wrong", CORPUS, ids=str)
+@pytest.mark.parametrize("wrong", [*CORPUS, *TEXT_CORPUS], ids=str)
 def test_corpus(wrong: Wrong) -> None:
     if wrong.before is not None:
         wrong.before()

@@ -93,6 +93,7 @@ def _table_rows(path: Path, text: str) -> Iterator[Row]:
             here, place = place, f"{path}:{reader.line_num + 1}"
             if names and values and len(values) != len(names):
                 cure = "no text may have a tab" if is_tsv else "put quotes around a text that has a comma"
+                cure = cure if len(values) > len(names) else f"{names[len(values)]} is missing"
                 raise UserError(f"{here} has {len(values)} columns, the header {len(names)}: {cure}")
             if names and values:
                 yield Row(dict(zip(names, values, strict=True)), here)

@@ -105,7 +105,7 @@ class TestMistakes:
             (
                 "a.csv",
                 "id,text\n1,b\n\n2\n",
-                ":4 has 1 columns, the header 2: put quotes around a text",
+                ":4 has 1 columns, the header 2: text is missing",
             ),
             ("a.csv", 'id,text\n1,"b\nc"\n2,d,e\n', ":4 has 3 columns, the header 2: put quotes"),
             ("a.tsv", "id\ttext\n1\tb\tc\n", ":2 has 3 columns, the header 2: no text may have a tab"),
