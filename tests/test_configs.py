@@ -65,6 +65,13 @@ def test_experiment_fits_and_tests(path: Path, request: pytest.FixtureRequest, t
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_printing_fetches_nothing(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither weights nor tokenizers nor text: there is no network here, and no file."""
+    wanted = yaml.safe_load(path.read_text())
+    assert printed(["fit", f"--config={path}"], capsys)["model"]["class_path"] == wanted["model"]["class_path"]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_header_gives_the_command(path: Path) -> None:
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("python main.py fit" in line for line in header)

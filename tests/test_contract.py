@@ -1,5 +1,6 @@
 """The contract of every task; a new task adds one YAML to tests/contract/ and one golden checkpoint."""
 
+import csv
 import shutil
 import signal
 from pathlib import Path
@@ -150,13 +151,25 @@ def test_two_processes(config: Path, two_processes: Path) -> None:
     With a frozen block, and noise on the others.
     """
     last = only_run(config.stem, two_processes) / "checkpoints" / "last.ckpt"
-    one = run(["fit", f"--config={without_dropout(config)}", *freeze_and_noise(config)]).model.state_dict()
+    cli = run(["fit", f"--config={without_dropout(config)}", *freeze_and_noise(config)])
+    one = cli.model.state_dict()
     for name, weight in weights(last).items():
         torch.testing.assert_close(weight, one[name], atol=1e-5, rtol=1e-4, msg=name)
+    scores = {name: value.item() for name, value in cli.trainer.callback_metrics.items() if name.startswith("val/")}
+    together = validated(only_run(config.stem, two_processes))
+    assert together.keys() == scores.keys()
+    assert together == pytest.approx(scores, rel=1e-3)
     alone = Path("alone")
     run(["predict", f"--ckpt_path={last}", *PREDICT_ALL, "--data.batch_size=64", f"--predictions.directory={alone}"])
     for path in alone.iterdir():
         assert path.read_bytes() == (two_processes / "together" / config.stem / path.name).read_bytes(), path.name
+
+
+def validated(directory: Path) -> dict[str, float]:
+    """The last validation's scores."""
+    rows = list(csv.DictReader((directory / "metrics.csv").open()))
+    last = next(row for row in reversed(rows) if row["val/loss"])
+    return {name: float(value) for name, value in last.items() if name.startswith("val/") and value}
 
 
 def test_two_processes_killed_and_resumed_are_bit_identical(config: Path, two_processes: Path) -> None:

@@ -198,6 +198,7 @@ class Task(LightningModule, ABC):
             weight = outputs.pop("weight", None)
             if stage == "train":
                 outputs |= self.of_loss(outputs["loss"].detach(), stage)
+            count = len(batch["index"]) if weight is None or stage == "train" else int(weight)
             scores, labels = outputs.pop("scores", None), outputs.pop("labels", None)
             for name, value in outputs.items():
                 self.log(
@@ -207,7 +208,8 @@ class Task(LightningModule, ABC):
                     on_step=stage == "train",
                     on_epoch=stage != "train",
                     sync_dist=stage != "train",
-                    batch_size=len(batch["index"]) if weight is None or stage == "train" else int(weight),
+                    # times the processes, as Lightning divides by them, in whole numbers
+                    batch_size=count * self.trainer.world_size,
                 )
             if scores is not None and f"{stage}_metrics" in self.metrics:
                 metrics = self.metrics[f"{stage}_metrics"]
