@@ -1,5 +1,7 @@
 """Text for language models: documents of any source, packed into blocks of tokens without padding."""
 
+import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -184,7 +186,8 @@ class PackedText(DataModule):
         """The prompts' rows with what was predicted, always as .jsonl, whose texts may have many lines."""
         prompts = self.splits["predict"]
         assert isinstance(prompts, Prompts)
-        rows = [prompts.rows[i].fields for i in columns.pop("index")]
+        rows = [prompts.rows[i].fields for i in columns["index"]]
+        columns = {name: values for name, values in columns.items() if name != "index"}
         if taken := sorted(columns.keys() & set().union(*rows)):
             rank_zero_warn(f"the prompts' column {taken[0]} is replaced by the prediction of the same name")
         names = dict.fromkeys(name for row in rows for name in row)
@@ -236,7 +239,8 @@ class PackedText(DataModule):
             if not own and (fraction is not None or split == "val"):
                 fractions[split] = VAL_FRACTION if fraction is None else fraction
         if sum(fractions.values()) >= 1:
-            raise UserError(f"val_fraction and test_fraction ({fractions}) must leave text to train on")
+            named = " and ".join(f"{split}_fraction ({fraction})" for split, fraction in fractions.items())
+            raise UserError(f"{named} must be below 1 in all, to leave text to train on")
         return fractions
 
     def _share_out(self, fractions: dict[TextSplit, float]) -> None:
@@ -285,7 +289,13 @@ class PackedText(DataModule):
         if isinstance(self.prompts, list):
             rows = [Row({self.prompt_column: text}, f"prompt {i}") for i, text in enumerate(self.prompts, 1)]
         else:
-            rows = _read_prompts(Path(self.prompts).expanduser(), self.prompt_column)
+            path = os.path.expanduser(self.prompts)
+            if not os.path.isfile(path):  # which pathlib refuses to say of a long text
+                short = textwrap.shorten(self.prompts, 100, placeholder=" …")
+                raise UserError(
+                    f"data.prompts ({short}) must be a file, or texts within brackets: --data.prompts='[\"…\"]'"
+                )
+            rows = _read_prompts(Path(path), self.prompt_column)
         if not rows:
             raise UserError(f"data.prompts ({self.prompts}) must have at least one text, or be null")
         tokens = [self._begun(row.fields[self.prompt_column]) for row in rows]

@@ -85,6 +85,10 @@ class TextFiles(TextSource):
         """Reads nothing."""
         if separator == "":
             raise UserError("separator ('') must not be empty: give null for one document per file")
+        if separator is not None and not separator.replace(r"\n", ""):
+            raise UserError(
+                f"separator ({separator}) is a backslash and an n, no line's end: write $'{separator}' in a shell"
+            )
         self.column, self.separator = column, separator
         self.paths: dict[TextSplit, list[Path]] = {"train": _paths(path)}
         for name, given in (("val", val_path), ("test", test_path)):

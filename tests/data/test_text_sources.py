@@ -100,6 +100,8 @@ class TestTextFiles:
         assert texts(TextFiles(str(tmp_path / "a.txt"), separator="\n")) == ["one", "two", "", "three"]
         assert texts(TextFiles(str(tmp_path / "b.txt"), separator="<|end|>")) == ["x", "y\n"]
         assert texts(TextFiles(str(tmp_path / "c.txt"), separator="<|end|>")) == ["x"]
+        write(tmp_path, d_tex=r"one\newpage two")
+        assert texts(TextFiles(str(tmp_path / "d.tex"), separator=r"\newpage ")) == ["one", "two"]
         assert texts(TextFiles(str(tmp_path / "a.txt"))) == ["one\ntwo\n\nthree\n"]
 
     def test_column(self, tmp_path: Path) -> None:
@@ -133,6 +135,9 @@ class TestTextFiles:
             assert found.startswith(said)
             assert len(found.splitlines()) == 1
         assert message(lambda: TextFiles("a", separator="")).startswith("separator ('') must not be empty")
+        assert message(lambda: TextFiles("a", separator=r"\n")) == (
+            r"separator (\n) is a backslash and an n, no line's end: write $'\n' in a shell"
+        )
         assert message(lambda: TextFiles([])) == "path ([]) must name at least one file or folder"
 
     def test_nothing_is_read_before_it_is_needed(self) -> None:

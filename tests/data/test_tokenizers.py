@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import KINDS, SENTENCES, bert_like, endless, gpt2_like, llama_like, roberta_like
 from toys import message
@@ -30,12 +30,14 @@ def listed(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 class TestByteTokenizer:
     """Any text is its bytes."""
 
+    @settings(deadline=None)
     @given(st.lists(st.text()))
     def test_round_trip(self, texts: list[str]) -> None:
         tokenizer = ByteTokenizer()
         assert listed(tokenizer, texts) == [list(text.encode()) for text in texts]
         assert [tokenizer.decode(ids) for ids in listed(tokenizer, texts)] == texts
 
+    @settings(deadline=None)
     @given(st.lists(st.text(), min_size=1))
     def test_round_trip_with_masks(self, parts: list[str]) -> None:
         tokenizer, text = ByteTokenizer(), "<mask>".join(parts)
