@@ -242,7 +242,7 @@ TEXT_CORPUS = [
     ),
     Wrong(
         [*CONTINUE, "--data.prompts=mine.txt"],
-        "data.prompts (mine.txt) must be a file that is there, or a list of texts, such as ['To be']",
+        "data.prompts (mine.txt) must be a file, or texts within brackets: …",
     ),
     Wrong(
         [*CONTINUE, "--data.prompts=mine.txt"],
@@ -262,7 +262,7 @@ TEXT_CORPUS = [
     Wrong([*CONTINUE, "--data.prompts=[]"], "data.prompts ([]) must have at least one text, or be null"),
     Wrong(
         [*CONTINUE, "--data.prompts=3"],
-        "data.prompts (3) must be a file that is there, or a list of texts, such as ['To be']",
+        "data.prompts (3) must be a file, or texts within brackets: …",
     ),
     Wrong([*CONTINUE, "--model.sampling.top_p=0"], "top_p (0.0) must be above 0 and at most 1"),
     Wrong([*FILL, "--data.prompts=['no mask']"], "prompt 1 has nothing to fill in: write <mask> in its place"),

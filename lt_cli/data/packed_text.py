@@ -342,8 +342,6 @@ def _summary(corpus: Corpus) -> str:
 
 def _read_prompts(path: Path, column: str) -> list[Row]:
     """The rows of a file, or the lines of any other."""
-    if not path.is_file():
-        raise UserError(f"data.prompts ({path}) must be a file that is there, or a list of texts, such as ['To be']")
     if path.suffix in ROW_SUFFIXES:
         return list(read_rows(path, column))
     lines = read_text(path).removesuffix("\n").split("\n")

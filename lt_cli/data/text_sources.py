@@ -108,7 +108,11 @@ class TextFiles(TextSource):
             elif self.separator is None:
                 yield read_text(file)
             else:
-                yield from read_text(file).removesuffix("\n").removesuffix(self.separator).split(self.separator)
+                text = read_text(file)
+                if "\r" not in self.separator:
+                    text = text.replace("\r\n", "\n")  # or a line's end would leave half of Windows' behind
+                text = text if text.endswith(self.separator) else text.removesuffix("\n")
+                yield from text.removesuffix(self.separator).split(self.separator)
 
     def fingerprint(self, split: TextSplit) -> str | None:
         """Name, size and time of each file."""
@@ -134,6 +138,12 @@ class TextFiles(TextSource):
             raise UserError(
                 f"{train[0]} has {', '.join(path.name for paths in folders.values() for path in paths)}, but nothing "
                 "called train: add it, or name what there is with --data.source.path, .val_path and .test_path"
+            )
+        used = {path for paths in folders.values() for path in paths}
+        others = [path for path in sorted(train[0].iterdir()) if path.suffix in SUFFIXES and path not in used]
+        if split == "train" and others:  # once
+            rank_zero_info(
+                f"{others[0]} and {len(others) - 1:,} more are left out, as other files are called as splits"
             )
         return _all_files(folders[split], "path") if split in folders else None
 

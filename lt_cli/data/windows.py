@@ -58,18 +58,23 @@ class Reader:
             rank_zero_info(f"all {number:,} documents were read; those of training come again")
             self.passes, number = self.passes + 1, self.origin[0]
 
-    def take(self, num_tokens: int) -> Corpus:
-        """The next tokens. A document may be cut; its bytes are then shared out evenly."""
+    def take(self, num_tokens: int, frame: int = 0) -> Corpus:
+        """The next tokens. A document may be cut; its bytes are then shared out evenly.
+
+        Args:
+            num_tokens: How many, at least 1.
+            frame: How many of them begin and end each document, and come only when all are joined.
+        """
         arrays: list[NDArray[Any]] = []
         num_bytes: list[int] = []
         dtype = token_dtype(self.tokenizer)
-        while num_tokens:
+        while num_tokens > frame or not arrays:
             number, ids, size = self._document or next(self._documents)
             first = next((token for document, token in (self.place, self.origin) if document == number), 0)
-            end = min(first + num_tokens, len(ids))
+            end = min(first + max(1, num_tokens - frame), len(ids))
             arrays.append(ids[first:end].astype(dtype))
             num_bytes.append(round(size * (end - first) / len(ids)))
-            num_tokens -= end - first
+            num_tokens -= end - first + frame
             self._document = (number, ids, size) if end < len(ids) else None
             self.place = (number, end) if end < len(ids) else (number + 1, 0)
         lengths = np.array([len(array) for array in arrays], np.int64)
@@ -106,8 +111,8 @@ class Windows:
         self._blocks: Blocks | None = None
 
     def __len__(self) -> int:
-        """Blocks of an epoch."""
-        return self.num_tokens // self.length
+        """Blocks of an epoch; the last may repeat tokens of the one before it."""
+        return -(-self.num_tokens // self.length)
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
         """These rows of an epoch."""
@@ -122,5 +127,7 @@ class Windows:
             if self._blocks is not None:
                 self.epoch += 1
             self.place = self._reader.place
-            self._blocks = self.make(self._reader.take(self.num_tokens))
+            tokenizer = self._reader.tokenizer
+            frame = 1 + (tokenizer.end_id != tokenizer.start_id)
+            self._blocks = self.make(self._reader.take(self.num_tokens, frame))
         return self._blocks

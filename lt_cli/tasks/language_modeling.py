@@ -191,8 +191,8 @@ class MaskedLanguageModeling(_LanguageModeling):
         features, labels = self.backbone(batch["input_ids"])[is_masked], batch["labels"][is_masked]
         loss = linear_cross_entropy(features, *self.backbone.output_matrix(), labels)
         with torch.no_grad():
-            accuracy = (self.backbone.unembed(features).argmax(-1) == labels).float().mean()
-        return {"loss": loss, "accuracy": accuracy, "weight": is_masked.sum()}
+            found = (self.backbone.unembed(features).argmax(-1) == labels).sum()
+        return {"loss": loss, "accuracy": found / max(1, len(labels)), "weight": is_masked.sum()}
 
     def of_loss(self, loss: Tensor, stage: Stage) -> dict[str, Tensor]:
         """Perplexity of the masked tokens."""

@@ -88,6 +88,25 @@ class TestTextFiles:
         write(tmp_path, train_pdf="no text", tests_txt="1", validated_txt="2")
         assert splits(TextFiles(str(tmp_path))) == [["1", "2"], None, None]
 
+    def test_what_is_no_split_is_said_once(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for name in ("train.txt", "val.txt", "more.txt", "yet_more.txt", "notes.pdf"):
+            (tmp_path / name).write_text(name)
+        source = TextFiles(str(tmp_path))
+        with caplog.at_level("INFO"):
+            assert [list(source.documents(split) or ()) for split in ("train", "val", "test")] == [
+                ["train.txt"],
+                ["val.txt"],
+                [],
+            ]
+        assert caplog.text.count(f"{tmp_path / 'more.txt'} and 1 more are left out") == 1
+
+    def test_lines_of_windows(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.txt"
+        path.write_bytes(b"one\r\ntwo\r\n")
+        assert list(TextFiles(str(path), separator="\n").documents("train") or ()) == ["one", "two"]
+        assert list(TextFiles(str(path), separator="\r\n").documents("train") or ()) == ["one", "two"]
+        assert list(TextFiles(str(path)).documents("train") or ()) == ["one\r\ntwo\r\n"]
+
     def test_splits_of_their_own_paths(self, tmp_path: Path) -> None:
         write(tmp_path, a_txt="1", set__train_txt="2", set__val_txt="3", b_txt="4")
         one = TextFiles(str(tmp_path / "a.txt"), val_path=str(tmp_path / "set"), test_path=[str(tmp_path / "b.txt")])

@@ -134,6 +134,18 @@ class TestScores:
         assert outputs["accuracy"] == right
         assert outputs["weight"] == is_masked.sum()
 
+    def test_a_row_without_masks(self) -> None:
+        """Teaches and scores nothing, and makes no score nan."""
+        data = text_data(masking=Masking())
+        task = MaskedLanguageModeling(
+            backbone=HuggingFaceMaskedLM(architecture=BERT, vocab_size=258, max_seq_len=16), schedule=None
+        )
+        task.attach(data)
+        batch = data.splits["val"].batch([0], 0)
+        batch["labels"] = torch.full_like(batch["labels"], -100)
+        outputs = task.step(batch, "val")
+        assert [outputs[name].item() for name in ("loss", "accuracy", "weight")] == [0, 0, 0]
+
 
 PROMPTS = ["ab", "a longer prompt", "c", "xyz xyz"]
 
