@@ -79,7 +79,8 @@ def workplace(offline_pictures: None) -> None:
             pixels = np.random.default_rng(i).integers(256, size=(32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(Path(name) / f"{i}.png")
     Path("TEXT").mkdir()
-    Path("TEXT/book.txt").write_text("It was a dark and stormy night. " * 500)
+    for name in ("TEXT/book.txt", "input.txt"):
+        Path(name).write_text("It was a dark and stormy night. " * 500)
     pretrained_gpt2(Path("MODEL"))
 
 
