@@ -16,18 +16,15 @@ from lt_cli.callbacks.first_page import FirstPage
 from lt_cli.callbacks.session_record import SessionRecord
 from lt_cli.checkpoint import changes, restore_data
 from lt_cli.checkpoint_io import read
-from lt_cli.errors import RunError, UserError
+from lt_cli.errors import TRACEBACK, RunError, UserError
 from lt_cli.parser import Parser
 from lt_cli.quiet import quieten
 from lt_cli.refusals import as_mistake, constructor, is_refusal, refusals_of, root_cause
 from lt_cli.runs import RUNS, run_for
 from lt_cli.session import add_options, callbacks
-from lt_cli.signals import Signals, Stopped
+from lt_cli.signals import PATIENCE, Signals, Stopped
 from lt_cli.tasks.base import Task
 from lt_cli.trainer import make_trainer
-
-TRACEBACK = "LT_CLI_TRACEBACK"
-"""Environment variable: set it to see the traceback behind a one-line error."""
 
 
 class CLI(LightningCLI):
@@ -107,11 +104,12 @@ class CLI(LightningCLI):
         return make_trainer({**config.trainer, **kwargs}, ours, run)
 
 
-def run(args: list[str]) -> CLI:
+def run(args: list[str], signals: Signals | None = None) -> CLI:
     """Runs a command line from Python: tests, notebooks, sweeps.
 
     Args:
         args: As in the shell, from the subcommand on.
+        signals: Hears what ends the run; None for such that leave this process be.
 
     Returns:
         The finished run, with ``trainer``, ``model``, ``datamodule`` and ``config``.
@@ -124,7 +122,7 @@ def run(args: list[str]) -> CLI:
         sys.path.insert(0, here)
     quieten()
     try:
-        with (signals := Signals()).heard():
+        with (signals := signals or Signals()).heard():
             invocation = arrange(args)
             signals.goes_on_from += [Path(invocation.ckpt_path)] if invocation.ckpt_path and args[0] == "fit" else []
             return CLI(invocation, signals)
@@ -137,7 +135,7 @@ def run(args: list[str]) -> CLI:
 def main() -> None:
     """Runs the shell's command line; a mistake is one line on stderr and exit code 2, a failed run exit code 1."""
     try:
-        run(sys.argv[1:])
+        run(sys.argv[1:], Signals(patience=PATIENCE))
     except Stopped as stopped:
         rank_zero_only(print)(stopped.message, file=sys.stderr)
         sys.exit(stopped.code)

@@ -5,6 +5,9 @@ import re
 import textwrap
 from collections.abc import Iterable
 
+TRACEBACK = "LT_CLI_TRACEBACK"
+"""Environment variable: set it to see the traceback behind a one-line error."""
+
 
 class UserError(ValueError):
     """A mistake the user can mend; the command line prints its message without a traceback.

@@ -1,17 +1,22 @@
 """Ctrl-C, SIGTERM, a closed terminal and SLURM's warning: heard at once, obeyed when the run can go on from there."""
 
+import _thread
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from lightning.pytorch.utilities import rank_zero_only
+
+PATIENCE = 30.0
+"""Seconds for a run that is stopped at once to end."""
 
 
 class Stopped(SystemExit):
@@ -26,7 +31,11 @@ class Stopped(SystemExit):
 class Signals:
     """Hears the signals that end a run.
 
-    Within training a signal waits for the end of the step, except a second Ctrl-C; otherwise it stops at once.
+    Within training a signal waits for the end of the step, except a second Ctrl-C; otherwise it stops at once. What is
+    stopped at once may have held a lock, which nobody then lets go of, and wait for it while it ends.
+
+    Args:
+        patience: Seconds after which a process that was stopped at once, and is still there, is ended; None for never.
 
     Attributes:
         received: The number of the signal that waits, or 0.
@@ -34,8 +43,9 @@ class Signals:
         goes_on_from: Where a run stopped at once may have its newest checkpoint, the likeliest place last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float | None = None) -> None:
         """Hears nothing yet."""
+        self.patience = patience
         self.received = 0
         self.waiting = False
         self.goes_on_from: list[Path] = []
@@ -62,6 +72,8 @@ class Signals:
         if self.waiting and (not self.received or number != signal.SIGINT):
             self.received = self.received or number
             return
+        if self.patience is not None:  # not threading's thread, whose own lock may be the one that is held
+            _thread.start_new_thread(_end, (self.patience, 128 + number))
         there = [path for path in self.goes_on_from if path.exists()]
         raise self.stopped(number, "stopped", there[-1] if there else None)
 
@@ -76,6 +88,11 @@ class Signals:
         if (job := slurm_job()) and number == signal.SIGUSR1:
             message += f"; {_requeue(job)}"
         return Stopped(number, message + (f"; go on with: {resume_command(last)}" if last else ""))
+
+
+def _end(seconds: float, code: int) -> None:
+    time.sleep(seconds)
+    os._exit(code)
 
 
 @rank_zero_only

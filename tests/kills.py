@@ -21,6 +21,7 @@ import torch
 from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 from lt_cli.errors import UserError
+from lt_cli.signals import Signals
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Killer:
         code = 1
         try:
             torch.set_num_threads(1)
-            cli = run(args)
+            cli = run(args, Signals(patience=10))
             scores = {name: value.item() for name, value in cli.trainer.callback_metrics.items()}
             Path("scores.json").write_text(json.dumps(scores))
             code = 0

@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -430,3 +431,27 @@ class TestTwoProcesses:
         assert self.gone(second, 30)
         resumed = read(only_run("pixel_generation") / "checkpoints" / "last.ckpt")
         assert resumed["lt_cli"]["machine"]["processes"] == 2
+
+
+def test_a_lock_that_nobody_lets_go_of() -> None:
+    """An exception from a signal may come while a lock is taken; whoever waits for it must not stay."""
+    session = os.fork()
+    if not session:
+        lock = threading.Lock()
+        try:
+            with Signals(patience=0.5).heard():
+                lock.acquire()
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+        finally:
+            lock.acquire()
+    began = time.monotonic()
+    _, status = os.waitpid(session, 0)
+    assert os.waitstatus_to_exitcode(status) == 143
+    assert time.monotonic() - began < 30
+
+
+def test_a_run_from_python_ends_no_process() -> None:
+    with pytest.raises(Stopped), Signals().heard():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
