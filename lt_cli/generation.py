@@ -20,7 +20,7 @@ class Sampling:
         top_k: Only the k likeliest tokens are candidates; null for all.
         top_p: Only the likeliest tokens that together reach this probability are candidates (Holtzman et al.
             2019, https://arxiv.org/abs/1904.09751); null for all.
-        seed: Same seed and same row, same sample, whatever the batch, the device and the number of processes.
+        seed: Same seed and same row, same random numbers, whatever the batch, the device and the number of processes.
     """
 
     temperature: float = 1.0
@@ -76,7 +76,10 @@ def row_uniforms(seed: int, rows: Sequence[int], num_tokens: int) -> Tensor:
     """Uniform numbers (B, num_tokens) that depend on the seed and each row's number alone."""
     generator = torch.Generator()
     return torch.stack(
-        [torch.rand(num_tokens, generator=generator.manual_seed(seed * 1_000_003 + row)) for row in rows]
+        [  # in float32 whatever the default, as bfloat16 has only 256 numbers from 0.5 to 1
+            torch.rand(num_tokens, generator=generator.manual_seed(seed * 1_000_003 + row), dtype=torch.float32)
+            for row in rows
+        ]
     )
 
 
@@ -152,13 +155,14 @@ def continue_prompts(
     end = min(max(lengths) + num_tokens, backbone.max_seq_len + 1)
     going = set(range(len(lengths)))
     with _sampling_mode():
-        uniforms = row_uniforms(sampling.seed, rows, num_tokens).to(prompts.device)
+        num_drawn = min(num_tokens, end - min(lengths))  # no context has room for more
+        uniforms = row_uniforms(sampling.seed, rows, num_drawn).to(prompts.device)
         known = torch.tensor(lengths, device=prompts.device)
         cache = backbone.make_cache(len(lengths), end - 1)
         step = prompts[:, : min(lengths)]
         for position in range(min(lengths), end):
             features = backbone(step, cache=cache)[:, -1]
-            drawn = (position - known).clamp(0, num_tokens - 1)
+            drawn = (position - known).clamp(0, num_drawn - 1)
             token = sampling.choose(backbone.unembed(features), uniforms.gather(1, drawn[:, None]).squeeze(1))
             if position < prompts.shape[1]:
                 token = torch.where(position < known, prompts[:, position], token)

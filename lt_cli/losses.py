@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
@@ -62,6 +63,24 @@ def linear_cross_entropy(features: Tensor, matrix: Tensor, bias: Tensor | None, 
     return loss / max(1, len(labels))
 
 
+@torch.no_grad()
+def likeliest(features: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """The class with the largest logit of each row, without ever holding all logits.
+
+    Shape:
+        - features: (N, D)
+        - matrix: (V, D)
+        - bias: (V,)
+        - output: (N,), int64
+    """
+    found = [F.linear(rows, matrix, bias).argmax(-1) for rows in torch.split(features, _rows_at_once(len(matrix)))]
+    return torch.cat(found)
+
+
+def _rows_at_once(vocabulary: int) -> int:
+    return min(max(FEWEST_ROWS, CHUNK_BYTES // (4 * vocabulary)), MOST_ROWS)
+
+
 class _Sums(NamedTuple):
     """The sum of all rows' losses and its gradients, None where nobody needs them."""
 
@@ -111,8 +130,7 @@ def _sums(
     of_bias = features.new_zeros(vocabulary, dtype=wide) if needed[2] else None
     loss = features.new_zeros((), dtype=wide)
 
-    most = min(max(FEWEST_ROWS, CHUNK_BYTES // (4 * vocabulary)), MOST_ROWS)
-    chunks = max(1, -(-count // most))
+    chunks = max(1, -(-count // _rows_at_once(vocabulary)))
     edges = [i * count // chunks for i in range(chunks + 1)]
     products = features.new_empty(-(-count // chunks), vocabulary)
     logits = products if narrow == wide else torch.empty_like(products, dtype=wide)

@@ -65,7 +65,10 @@ TEXT_CORPUS = [
         [*CAUSAL, "--data.masking.fraction=0.1", "--data.separate_documents=false"],
         "the data masks tokens, and the next one is to be predicted: add --data.masking=null",
     ),
-    Wrong([*CAUSAL, "--data.tokens_per_epoch=3"], "tokens_per_epoch (3) must be at least max_seq_len (16)"),
+    Wrong(
+        [*CAUSAL, "--data.tokens_per_epoch=3"],
+        "tokens_per_epoch (3) must be at least 19: max_seq_len (16) and what begins and ends a document",
+    ),
     Wrong(
         [*CAUSAL, "--data.tokens_per_epoch=300", "--data.num_workers=1"],
         "num_workers (1) must be 0 with tokens_per_epoch: each would read all the text",

@@ -169,3 +169,16 @@ class TestContinuePrompts:
         passes.clear()
         self.continued(gpt, [0], {})
         assert passes == [5, 1, 1, 1, 1]
+
+    def test_more_tokens_than_memory(self, gpt: GPT) -> None:
+        made = continue_prompts(gpt, torch.tensor([[1, 2]]), [2], 10**12, Sampling(), [0], lambda tokens: False)
+        assert len(made[0]) == LENGTH - 1
+
+
+def test_random_numbers_do_not_follow_the_default_dtype() -> None:
+    expected = row_uniforms(0, [3], 9)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(row_uniforms(0, [3], 9), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lt_cli import losses
-from lt_cli.losses import IGNORE, linear_cross_entropy
+from lt_cli.losses import IGNORE, likeliest, linear_cross_entropy
 
 ROWS, VOCAB, WIDTH = 23, 37, 6
 
@@ -267,3 +267,10 @@ def test_a_gradient_that_nobody_needs_has_no_buffer(wanted: bool, mode: Any) -> 
     with mode(), Made() as made:
         linear_cross_entropy(features, matrix.requires_grad_(wanted), bias, labels)
     assert ((VOCAB, WIDTH) in made.shapes) == (wanted and mode is torch.enable_grad)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 700])
+def test_likeliest(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lt_cli.losses.CHUNK_BYTES", 1)
+    features, matrix, bias = torch.randn(rows, 4), torch.randn(9, 4), torch.randn(9)
+    assert torch.equal(likeliest(features, matrix, bias), (features @ matrix.T + bias).argmax(1))

@@ -66,9 +66,11 @@ class TextData(Protocol):
         start_id: The token that begins a text.
         end_id: The token that ends one.
         mask_id: The token to fill in, where rows are masked; None where the next token is predicted.
+        separate_documents: Whether rows say where documents begin, which see nothing of one another.
     """
 
     tokens_per_byte: dict[str, float]
+    separate_documents: bool
 
     @property
     def start_id(self) -> int:
@@ -87,6 +89,10 @@ class TextData(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens."""
+        ...
+
+    def shows(self, text: str) -> bool:
+        """Whether ``decode`` can ever have a text in what it gives."""
         ...
 
     def place(self, index: int) -> str:
@@ -304,14 +310,19 @@ class DataModule(LightningDataModule, ABC):
             raise UserError(f"{type(self).__name__} has no {name!r} split; it has {sorted(self.splits)}")
         trainer = self.trainer
         training = name == "train"
+        processes, rows = trainer.world_size if trainer else 1, len(self.splits[name])
+        if rows < processes:
+            raise UserError(
+                f"{name} has {rows} rows, fewer than the {processes} processes: use --trainer.devices={rows}"
+            )
         sampler = BatchSampler(
-            num_rows=len(self.splits[name]),
+            num_rows=rows,
             batch_size=self.batch_size,
             shuffle=training and not getattr(trainer, "overfit_batches", 0),
             even=training,
             seed=run_seed(),
             rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            world_size=processes,
         )
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
         return Loader(self.splits[name], sampler, num_workers=self.num_workers, pin_memory=on_gpu)

@@ -108,15 +108,17 @@ def cut(
         seed: Seed of the choice.
         decode: Gives the text of a part of a document, whose bytes are counted.
     """
+    if not fractions:
+        return {"train": corpus}
     total = int(corpus.lengths.sum())
     offsets = corpus.lengths.cumsum() - corpus.lengths
     ends, sizes = corpus.lengths.copy(), corpus.num_bytes.copy()  # what is left of each document
-    order = np.random.default_rng(seed).permutation(len(corpus.lengths)).tolist()
+    order = np.random.default_rng(seed).permutation(len(corpus.lengths)).tolist()[::-1]
     parts: dict[TextSplit, Corpus] = {}
     for split, fraction in fractions.items():
         missing, pieces = round(fraction * total), []
         while missing and order:
-            row = order[0]
+            row = order[-1]
             taken = min(missing, int(ends[row]))
             first = int(ends[row]) - taken
             whole = int(sizes[row])
@@ -128,7 +130,7 @@ def cut(
             pieces.append((row, first, int(ends[row]), size))
             ends[row], sizes[row], missing = first, whole - size, missing - taken
             if not first:
-                order.pop(0)
+                order.pop()
         parts[split] = corpus.part(sorted(pieces))
     rest = corpus.part([(row, 0, int(ends[row]), int(sizes[row])) for row in sorted(order)])
     return parts | {"train": replace(rest, num_empty=corpus.num_empty)}

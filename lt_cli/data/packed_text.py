@@ -24,8 +24,14 @@ PROMPT_LEN = 32
 """Tokens of a document that predict continues where there are no prompts; at most half a block."""
 VAL_FRACTION = 0.1
 """Of the training tokens, where neither the source nor the user says what is for validation."""
+FRAME = 3
+"""Tokens that a block of streamed text may need besides its own: a document's first, its last, the one to predict."""
 SHOWN = 200
 """Characters of a row that the first page shows."""
+
+
+WANTED: dict[str, list[TextSplit]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
+"""Splits by Lightning's stage."""
 
 
 class PackedText(DataModule):
@@ -86,8 +92,11 @@ class PackedText(DataModule):
             raise UserError(
                 f"num_workers ({num_workers}) must be 0 with tokens_per_epoch: each would read all the text"
             )
-        if tokens_per_epoch is not None and tokens_per_epoch < max_seq_len:
-            raise UserError(f"tokens_per_epoch ({tokens_per_epoch}) must be at least max_seq_len ({max_seq_len})")
+        if tokens_per_epoch is not None and tokens_per_epoch < max_seq_len + FRAME:
+            raise UserError(
+                f"tokens_per_epoch ({tokens_per_epoch}) must be at least {max_seq_len + FRAME}: max_seq_len "
+                f"({max_seq_len}) and what begins and ends a document"
+            )
         if separate_documents and masking is not None:
             raise UserError("separate_documents (true) has no meaning with masking: set one of them only")
         self.source, self.tokenizer = source, tokenizer
@@ -126,15 +135,24 @@ class PackedText(DataModule):
         """The text of tokens, with masks as the tokenizer writes them."""
         return self.tokenizer.decode_masked(ids)
 
+    def shows(self, text: str) -> bool:
+        """Whether a text has any token that ``decode`` writes."""
+        return not self.tokenizer.special_ids.issuperset(self.tokenizer.encode([text])[0].tolist())
+
     def prepare_data(self) -> None:
         """Downloads on one process, which also tokenises where others wait for it; they read what it kept."""
         self.tokenizer.prepare()
         trainer = self.trainer
-        if self.prompts is None or trainer is None or trainer.state.fn != "predict":
-            self.source.prepare()
-            if trainer is not None and trainer.world_size > 1 and self.tokens_per_epoch is None:
-                self.tokenizer.load()
-                encode_once(self.source, "train", self.tokenizer)
+        stage = None if trainer is None else trainer.state.fn
+        if stage == "predict" and self.prompts is not None:
+            return
+        self.source.prepare()
+        if trainer is not None and trainer.world_size > 1 and self.tokens_per_epoch is None:
+            self.tokenizer.load()
+            wanted = next((names for name, names in WANTED.items() if name == stage), [])
+            fractions = self._fractions()
+            for name in dict.fromkeys("train" if name in fractions else name for name in wanted):
+                encode_once(self.source, name, self.tokenizer)
 
     def setup(self, stage: str) -> None:
         """Tokenises the splits that the stage needs and does not have yet."""
@@ -143,13 +161,13 @@ class PackedText(DataModule):
             raise UserError("data.masking needs a tokenizer with a mask token, and this one has none: set it to null")
         if self.source.streamed and self.tokens_per_epoch is None:
             raise UserError("a source that is streamed is never read whole: set --data.tokens_per_epoch=10000000")
-        wanted: dict[str, list[TextSplit]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
-        for name in wanted.get(stage, []):
+        for name in WANTED.get(stage, []):
             if name not in self.splits:
                 num_tokens = self.tokens_per_epoch if name == "train" else None
                 self.splits[name] = self._blocks(name) if num_tokens is None else self._windows(num_tokens)
         if stage == "predict":
             self.splits["predict"] = self._prompts()
+        self._corpora.pop("train", None)  # its tokens have become blocks, or nobody wants them
 
     def state_dict(self) -> dict[str, Any]:
         """The tokenizer, so that a checkpoint needs none of its files, and how far a text was read that is streamed."""
@@ -206,7 +224,6 @@ class PackedText(DataModule):
         if name == "train":
             used = np.count_nonzero(np.bincount(corpus.ids, minlength=1))
             self._described[name] += f"; {used:,} of {self.vocab_size:,} tokens occur"
-        del self._corpora[name]  # the blocks have the tokens now
         return blocks
 
     def _cut(self, stream: Stream, *, once: bool) -> Blocks:
@@ -319,7 +336,7 @@ class PackedText(DataModule):
         has_test = self.test_fraction is not None or self.source.documents("test") is not None
         corpus = self._corpus("test" if has_test else "val")
         stream = join(corpus, self.tokenizer)
-        length = max(1, min(PROMPT_LEN, self.max_seq_len // 2))
+        length = max(2, min(PROMPT_LEN, self.max_seq_len // 2))  # what begins a document, and a token of it
         ends = stream.starts + 1 + np.minimum(corpus.lengths, length - 1)
         tokens = [stream.ids[i:j].astype(np.int32) for i, j in zip(stream.starts, ends, strict=True)]
         if self.masking is not None:

@@ -59,12 +59,6 @@ def read_rows(path: Path, column: str) -> Iterator[Row]:
             raise UserError(f"{place} has no column {column!r}, only {found}{did_you_mean(column, map(str, fields))}")
         if not isinstance(fields[column], str):
             raise UserError(f"{place}: {column} must be text, not {fields[column]!r:.80}")
-        try:
-            fields[column].encode()
-        except UnicodeEncodeError as error:  # JSON can spell what no UTF-8 file can have
-            raise UserError(
-                f"{place}: {column} has half a character, {error.object[error.start]!r}: mend it"
-            ) from error
         yield row
 
 
@@ -78,6 +72,12 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             raise UserError(f"{path}:{number} is not JSON: {error.msg}, column {error.colno}") from error
         if not isinstance(fields, dict):
             raise UserError(f"{path}:{number} must be a JSON object, {{…}}, not {line:.80}")
+        try:
+            json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()  # as it is written back
+        except UnicodeEncodeError as error:  # JSON can spell what no UTF-8 file can have
+            raise UserError(f"{path}:{number} has half a character, {error.object[error.start]!r}: mend it") from error
+        except ValueError as error:
+            raise UserError(f"{path}:{number} has NaN or Infinity, which JSON does not know: write null") from error
         yield Row(fields, f"{path}:{number}")
 
 

@@ -130,22 +130,28 @@ class TextFiles(TextSource):
     def _look_for(self, split: TextSplit) -> list[Path] | None:
         if split in self.paths and split != "train":
             return _all_files(self.paths[split], f"{split}_path")
-        train = self.paths["train"]
-        folders = _split_folders(train[0]) if len(train) == 1 and train[0].is_dir() else {}
-        if not folders:
-            return _all_files(train, "path") if split == "train" else None
-        if "train" not in folders:
-            raise UserError(
-                f"{train[0]} has {', '.join(path.name for paths in folders.values() for path in paths)}, but nothing "
-                "called train: add it, or name what there is with --data.source.path, .val_path and .test_path"
-            )
-        used = {path for paths in folders.values() for path in paths}
-        others = [path for path in sorted(train[0].iterdir()) if path.suffix in SUFFIXES and path not in used]
-        if split == "train" and others:  # once
-            rank_zero_info(
-                f"{others[0]} and {len(others) - 1:,} more are left out, as other files are called as splits"
-            )
-        return _all_files(folders[split], "path") if split in folders else None
+        found: list[Path] = []
+        for path in self.paths["train"]:
+            parts = _parts(path, say=split == "train") or {"train": [path]}
+            if "train" not in parts:
+                there = ", ".join(part.name for paths in parts.values() for part in paths)
+                raise UserError(
+                    f"{path} has {there}, but nothing called train: add it, or name what there is with "
+                    "--data.source.path, .val_path and .test_path"
+                )
+            found += parts.get(split, [])
+        files = _all_files(found, "path") if found else None
+        return self._without_held_out(files) if files and split == "train" else files
+
+    def _without_held_out(self, files: list[Path]) -> list[Path]:
+        """Training files, but for those that are also named for validation or test."""
+        held_out = {file.resolve() for split in ("val", "test") for file in self._files(split) or []}
+        kept = [file for file in files if file.resolve() not in held_out]
+        if not kept:
+            raise UserError(f"source.path ({files[0]}) has nothing to train on besides validation and test text")
+        if len(kept) < len(files):
+            rank_zero_info(f"{len(files) - len(kept):,} files of validation or test text are not trained on")
+        return kept
 
 
 def _paths(given: str | list[str]) -> list[Path]:
@@ -155,19 +161,27 @@ def _paths(given: str | list[str]) -> list[Path]:
     return paths
 
 
-def _split_folders(folder: Path) -> dict[TextSplit, list[Path]]:
-    """What is called like a split within a folder."""
+def _parts(folder: Path, *, say: bool) -> dict[TextSplit, list[Path]]:
+    """What is called like a split within a folder, if anything is; what else there is may be said."""
     found: dict[TextSplit, list[Path]] = {}
+    if not folder.is_dir():
+        return found
     for split, names in SPLIT_NAMES.items():
         paths = [path for path in sorted(folder.iterdir()) if (path.stem if path.is_file() else path.name) in names]
         if paths := [path for path in paths if path.is_dir() or path.suffix in SUFFIXES]:
             found[split] = paths
+    used = {path for paths in found.values() for path in paths}
+    visible = [path for path in sorted(folder.iterdir()) if path not in used and not path.name.startswith(".")]
+    others = [path.name for path in visible if path.is_dir() or path.suffix in SUFFIXES]
+    if say and used and others:
+        rank_zero_info(f"beside the splits in {folder}, {len(others):,} more are left out, such as {others[0]}")
     return found
 
 
 def _all_files(paths: list[Path], option: str) -> list[Path]:
     """The files, and those within the folders; what is no text is said."""
-    files, others = [], []
+    files: list[Path] = []
+    others: list[Path] = []
     for path in paths:
         if path.is_dir():
             within = sorted(found for found in path.rglob("*") if found.is_file())
@@ -181,9 +195,12 @@ def _all_files(paths: list[Path], option: str) -> list[Path]:
     if not files:
         where = ", ".join(map(str, paths))
         raise UserError(f"source.{option} ({where}) must have a file of text ({' '.join(SUFFIXES)}): name one")
+    unique = {file.resolve(): file for file in files}
+    if len(unique) < len(files):
+        rank_zero_info(f"{len(files) - len(unique):,} files that are named twice are read once")
     if others:
         rank_zero_info(f"{len(others):,} files that are not {' '.join(SUFFIXES)} are left out, such as {others[0]}")
-    return files
+    return list(unique.values())
 
 
 class HuggingFaceText(TextSource):
@@ -213,6 +230,12 @@ class HuggingFaceText(TextSource):
         streaming: bool = False,
     ) -> None:
         """Reads nothing."""
+        for name, split in (("val_split", val_split), ("test_split", test_split)):
+            if split is not None and split.startswith(f"{train_split}["):
+                raise UserError(
+                    f"{name} ({split}) is a part of train_split ({train_split}), so that it would be trained on: "
+                    f"set train_split to the other part, such as {train_split}[:90%]"
+                )
         self.path, self.config_name, self.column, self.streamed = path, config_name, column, streaming
         self.split_names: dict[TextSplit, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self._datasets: dict[str, Any] = {}

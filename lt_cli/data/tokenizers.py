@@ -100,6 +100,8 @@ class ByteTokenizer(Tokenizer):
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer of the Hugging Face hub, or of a local directory; a checkpoint holds all of it.
 
+    Where a text spells a special token, such as ``</s>``, it is that token.
+
     Args:
         path: Name on the hub, or a directory with tokenizer.json.
         start_token: Token that begins documents; null for the one that the tokenizer itself puts there, or the end.
@@ -109,7 +111,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, path: str, *, start_token: str | None = None, end_token: str | None = None) -> None:
         """Reads nothing."""
         self.path, self.start_token, self.end_token = path, start_token, end_token
-        self._json: str | None = None
+        self._state: dict[str, Any] = {}
         self._tokenizer: Any = None
 
     def prepare(self) -> None:

@@ -103,8 +103,6 @@ class Windows:
         known: tuple[int, Place] | None = None,
     ) -> None:
         """Reads nothing yet."""
-        if num_tokens < length:
-            raise UserError(f"tokens_per_epoch ({num_tokens}) must fill one block of max_seq_len ({length}) at least")
         self.read, self.num_tokens, self.length, self.make, self.origin = read, num_tokens, length, make, origin
         self.epoch, self.place = known or (0, origin)
         self._reader = read(self.place)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from toys import NumberData, Numbers, NumberTask, trainer
+from toys import NumberData, Numbers, NumberTask, message, trainer
 
 from lt_cli.data.base import BatchSampler, DataModule, Loader
 from lt_cli.errors import UserError
@@ -338,3 +338,11 @@ class TestDataModule:
     def test_columns_of_unequal_length_are_a_bug(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="shorter"):
             DataModule.write_predictions(NumberData(), {"index": [0, 1], "x": [1]}, tmp_path, "csv")
+
+
+def test_fewer_rows_than_processes() -> None:
+    data = NumberData(num_train=1)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1, strategy=strategy)
+    said = message(lambda: data.loader("train"))
+    assert said == "train has 1 rows, fewer than the 2 processes: use --trainer.devices=1"

@@ -114,7 +114,9 @@ class TestMistakes:
             ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', ":2 is not JSON: Expecting ',' delimiter, column 13"),
             ("a.jsonl", '{"text": "a"} {"text": "b"}\n', ":1 is not JSON: Extra data, column 15"),
             ("a.jsonl", '["a"]', ':1 must be a JSON object, {…}, not ["a"]'),
-            ("a.jsonl", '{"text": "a\\ud800b"}', r":1: text has half a character, '\ud800': mend it"),
+            ("a.jsonl", '{"text": "a\\ud800b"}', r":1 has half a character, '\ud800': mend it"),
+            ("a.jsonl", '{"text": "a", "id": "\\ud800"}', r":1 has half a character, '\ud800': mend it"),
+            ("a.jsonl", '{"text": "a", "id": NaN}', ":1 has NaN or Infinity, which JSON does not know: write null"),
         ],
     )
     def test_rows(self, name: str, content: str, said: str, tmp_path: Path) -> None:

@@ -98,7 +98,31 @@ class TestTextFiles:
                 ["val.txt"],
                 [],
             ]
-        assert caplog.text.count(f"{tmp_path / 'more.txt'} and 1 more are left out") == 1
+        assert caplog.text.count(f"beside the splits in {tmp_path}, 2 more are left out, such as more.txt") == 1
+
+    def test_held_out_files_are_not_trained_on(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        write(tmp_path, a_txt="A", held_txt="HELD")
+        with caplog.at_level("INFO"):
+            assert splits(TextFiles(str(tmp_path), val_path=str(tmp_path / "held.txt"))) == [["A"], ["HELD"], None]
+        assert "1 files of validation or test text are not trained on" in caplog.text
+        held = str(tmp_path / "held.txt")
+        said = message(lambda: TextFiles(held, val_path=held).documents("train"))
+        assert said == f"source.path ({held}) has nothing to train on besides validation and test text"
+
+    def test_several_folders_with_splits(self, tmp_path: Path) -> None:
+        write(tmp_path, one__train__a_txt="1", one__test__b_txt="2", two__train_txt="3", two__test_txt="4", c_txt="5")
+        source = TextFiles([str(tmp_path / name) for name in ("one", "two", "c.txt")])
+        assert splits(source) == [["1", "3", "5"], None, ["2", "4"]]
+
+    def test_a_file_named_twice_is_read_once(self, tmp_path: Path) -> None:
+        write(tmp_path, a_txt="A", b_txt="B")
+        assert splits(TextFiles([str(tmp_path / "b.txt"), str(tmp_path)]))[0] == ["B", "A"]
+
+    def test_a_folder_beside_splits_is_said(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        write(tmp_path, train_txt="1", more__a_txt="2")
+        with caplog.at_level("INFO"):
+            assert splits(TextFiles(str(tmp_path)))[0] == ["1"]
+        assert "1 more are left out, such as more" in caplog.text
 
     def test_lines_of_windows(self, tmp_path: Path) -> None:
         path = tmp_path / "a.txt"
@@ -246,6 +270,10 @@ class TestHuggingFaceText:
         assert said() == f"{path}, train, row 2: text must be text, not None"
         assert said(column="id") == f"{path}, train, row 0: id must be text, not 0"
         assert said(column="txt") == f"column (txt) must be a column of {path}: text, id"
+        assert said(val_split="train[90%:]") == (
+            "val_split (train[90%:]) is a part of train_split (train), so that it would be trained on: "
+            "set train_split to the other part, such as train[:90%]"
+        )
         first, cure = said(train_split="training").splitlines()
         assert first.startswith(f"path ({path}), config_name (None), split (training) could not be loaded: ")
         assert "train" in first.split(": ", 1)[1]

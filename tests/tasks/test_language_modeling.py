@@ -303,6 +303,15 @@ class TestMistakes:
         said = self.problems(text_data(separate_documents=True), CausalLanguageModeling(backbone=backbone))
         assert said == "GPT cannot keep documents apart: add --data.separate_documents=false"
 
+    def test_of_a_stop_that_is_never_shown(self, tmp_path: Path) -> None:
+        tokenizer = HuggingFaceTokenizer(str(llama_like(tmp_path / "tokenizer")))
+        data = text_data("predict", tokenizer=tokenizer, prompts=["the cat"])
+        task = CausalLanguageModeling(backbone=our_gpt(tokenizer.vocab_size), stop=["cat", "</s>"])
+        assert self.problems(data, task) == (
+            "stop ('</s>') is a special token, which a text never shows: "
+            "add --data.tokenizer.end_token=TOKEN to end texts with it"
+        )
+
     def test_of_other_data(self) -> None:
         from toys import pixel_data, ready
 
@@ -310,6 +319,14 @@ class TestMistakes:
         assert (
             said == "language modelling needs data of text, such as lt_cli.data.packed_text.PackedText, not PixelData"
         )
+
+
+@pytest.mark.parametrize("name", ["causal", "masked"])
+def test_predict_in_bfloat16(name: str) -> None:
+    """Lightning changes the default dtype there."""
+    golden = Path(__file__).parents[1] / "golden" / f"{name}_language_modeling.ckpt"
+    run(["predict", f"--ckpt_path={golden}", "--predictions.directory=out", "--trainer.precision=bf16-true", *QUIET])
+    assert Path("out/predictions.jsonl").read_text().count("\n") > 5
 
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.logger=false"]
