@@ -18,6 +18,8 @@ from torch.distributed.fsdp import fully_shard
 from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
 from lt_cli.errors import UserError
+from lt_cli.tasks.base import Task
+from lt_cli.tasks.language_modeling import CausalLanguageModeling
 from lt_cli.tasks.pixel_generation import PixelGeneration
 
 
@@ -27,20 +29,36 @@ class Sharded(PixelGeneration):
     def configure_model(self) -> None:
         done = self._built
         super().configure_model()
-        if not done and self.device_mesh is not None:
-            mesh = self.device_mesh["data_parallel"]
-            for block in self.backbone.blocks:
-                fully_shard(block, mesh=mesh)
-            fully_shard(self.backbone, mesh=mesh)
+        share_out(self, done)
+
+
+class ShardedText(CausalLanguageModeling):
+    """A language model whose blocks are shared out among the processes."""
+
+    def configure_model(self) -> None:
+        done = self._built
+        super().configure_model()
+        share_out(self, done)
+
+
+def share_out(task: Task, done: bool) -> None:
+    """Once, where there are several processes."""
+    if not done and task.device_mesh is not None:
+        mesh = task.device_mesh["data_parallel"]
+        for block in task.backbone.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(task.backbone, mesh=mesh)
 
 
 CONFIG = next(path for path in CONFIGS if path.stem == "pixel_generation")
 STRATEGY = ["--trainer.strategy.data_parallel_size=2", "--trainer.strategy.tensor_parallel_size=1"]
-FIT = [
-    *["fit", f"--config={CONFIG}", "--model=sharded_processes.Sharded", "--data.batch_size=8"],
-    *["--checkpoints.every_minutes=0", "--trainer.devices=2"],
+TOGETHER = [
+    *["--data.batch_size=8", "--trainer.devices=2"],
     *["--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy", *STRATEGY],
 ]
+FIT = ["fit", f"--config={CONFIG}", "--model=sharded_processes.Sharded", "--checkpoints.every_minutes=0", *TOGETHER]
+TEXT = next(path for path in CONFIGS if path.stem == "causal_language_modeling")
+FIT_TEXT = ["fit", f"--config={TEXT}", "--model.backbone.dropout=0", "--trainer.limit_val_batches=1"]
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +86,10 @@ def main(root: Path) -> None:
         except UserError as error:
             said = str(error)
     assert os.readlink(last) == before
+    text = run([*FIT_TEXT, "--model=sharded_processes.ShardedText", *TOGETHER])
+    scores = {name: value.item() for name, value in text.trainer.callback_metrics.items() if name.startswith("val/")}
     if torch.distributed.get_rank() == 0:
+        Path("text.json").write_text(json.dumps(scores))
         Path("said.json").write_text(json.dumps({"said": said, "step": read(last)["global_step"]}))
 
 

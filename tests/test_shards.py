@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from contract_suite import CONFIGS, assert_same_weights, in_two_processes, only_run
+from sharded_processes import FIT_TEXT
 from torch.distributed import checkpoint as dcp
 
 from lt_cli import shards
@@ -53,6 +54,13 @@ def test_what_is_old_goes_and_what_is_kept_stays(sharded: Path) -> None:
     kept = {path.name for path in directory.glob("*.shards")} - set(links.values())
     assert {name.split("-")[1] for name in kept} <= {"9"}, "which a full disk left incomplete"
     assert not list(directory.glob("*.part"))
+
+
+def test_a_language_model_learns_what_one_process_does(sharded: Path) -> None:
+    """Its loss reads the output's weights outside the backbone."""
+    cli = run([*FIT_TEXT, "--data.batch_size=16"])
+    expected = {name: value.item() for name, value in cli.trainer.callback_metrics.items() if name.startswith("val/")}
+    assert json.loads((sharded / "text.json").read_text()) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_full_disk_leaves_the_last_good_one(sharded: Path) -> None:

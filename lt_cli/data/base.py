@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -314,6 +315,15 @@ class DataModule(LightningDataModule, ABC):
         if rows < processes:
             raise UserError(
                 f"{name} has {rows} rows, fewer than the {processes} processes: use --trainer.devices={rows}"
+            )
+        whole, rest = divmod(rows, self.batch_size * processes)
+        limit = getattr(trainer, f"limit_{name}_batches", 1.0)
+        reached = limit > whole if isinstance(limit, int) else limit == 1.0
+        sharded = trainer is not None and isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+        if sharded and not training and reached and 0 < rest < processes:
+            raise UserError(  # or those with a batch more would wait for the others' weights for ever
+                f"{name} has {rows} rows, so that the last batch has {rest} for {processes} processes, all of which "
+                "must have one where they share out the weights: use another --data.batch_size"
             )
         sampler = BatchSampler(
             num_rows=rows,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from toys import NumberData, Numbers, NumberTask, message, trainer
 
 from lt_cli.data.base import BatchSampler, DataModule, Loader
@@ -346,3 +347,24 @@ def test_fewer_rows_than_processes() -> None:
     data.trainer = SimpleNamespace(world_size=2, global_rank=1, strategy=strategy)
     said = message(lambda: data.loader("train"))
     assert said == "train has 1 rows, fewer than the 2 processes: use --trainer.devices=1"
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "stands_still"),
+    [(16, 1.0, False), (17, 1.0, True), (17, 2, False), (17, 3, True), (17, 1, False), (18, 1.0, False)],
+)
+def test_shards_without_a_batch_for_each(rows: int, limit: float, stands_still: bool) -> None:
+    """Who has a batch more would gather weights that nobody sends; two processes, batches of 4."""
+    data = NumberData(num_val=rows)
+    strategy = ModelParallelStrategy()
+    strategy._setup_distributed = lambda: None
+    strategy.parallel_devices = [torch.device("cpu")] * 2
+    strategy.cluster_environment = SimpleNamespace(local_rank=lambda: 1)
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1, strategy=strategy, limit_val_batches=limit)
+    if stands_still:
+        assert message(lambda: data.loader("val")) == (
+            "val has 17 rows, so that the last batch has 1 for 2 processes, all of which must have one where they "
+            "share out the weights: use another --data.batch_size"
+        )
+    else:
+        assert len(data.loader("val")) >= 2
