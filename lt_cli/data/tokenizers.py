@@ -111,6 +111,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, path: str, *, start_token: str | None = None, end_token: str | None = None) -> None:
         """Reads nothing."""
         self.path, self.start_token, self.end_token = path, start_token, end_token
+        self.start_id = self.end_id = -1  # until it is read
         self._state: dict[str, Any] = {}
         self._tokenizer: Any = None
 

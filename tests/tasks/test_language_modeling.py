@@ -312,6 +312,11 @@ class TestMistakes:
             "add --data.tokenizer.end_token=TOKEN to end texts with it"
         )
 
+    def test_none_before_the_data_is_read(self) -> None:
+        """A tokenizer of files that nobody has looked at yet."""
+        data = PackedText(source=Sentences(), tokenizer=HuggingFaceTokenizer("nowhere"), max_seq_len=16)
+        CausalLanguageModeling(backbone=our_gpt()).attach(data)
+
     def test_of_other_data(self) -> None:
         from toys import pixel_data, ready
 
