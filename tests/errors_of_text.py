@@ -9,6 +9,7 @@ CONTRACT = ROOT / "tests" / "contract"
 CAUSAL = ["fit", f"--config={CONTRACT / 'causal_language_modeling.yaml'}", *SHORT]
 MASKED = ["fit", f"--config={CONTRACT / 'masked_language_modeling.yaml'}", *SHORT]
 TEXTFILES = [*CAUSAL, "--data.source=lt_cli.data.text_sources.TextFiles", "--data.source.path=mine"]
+DATASET = [*CAUSAL, "--data.source=HuggingFaceText", "--data.source.path=mine"]
 TOKENIZER = [*CAUSAL, "--data.tokenizer=HuggingFaceTokenizer"]
 CONTINUE = ["predict", f"--ckpt_path={GOLDEN / 'causal_language_modeling.ckpt'}", CPU]
 FILL = ["predict", f"--ckpt_path={GOLDEN / 'masked_language_modeling.ckpt'}", CPU]
@@ -215,12 +216,12 @@ TEXT_CORPUS = [
         "path (nobody/nothing), config_name (None), split (train) could not be loaded: …",
     ),
     Wrong(
-        [*CAUSAL, "--data.source=HuggingFaceText", "--data.source.path=mine", "--data.source.train_split=trian"],
+        [*DATASET, "--data.source.train_split=trian"],
         "path (mine), config_name (None), split (trian) could not be loaded: …",
         before=save("mine/train.jsonl", '{"text": "a"}\n'),
     ),
     Wrong(
-        [*CAUSAL, "--data.source=HuggingFaceText", "--data.source.path=mine", "--data.source.val_split=dev"],
+        [*DATASET, "--data.source.val_split=dev"],
         "path (mine), config_name (None), split (dev) could not be loaded: …",
         before=save(
             "mine/train.jsonl",
@@ -228,7 +229,7 @@ TEXT_CORPUS = [
         ),
     ),
     Wrong(
-        [*CAUSAL, "--data.source=HuggingFaceText", "--data.source.path=mine", "--data.source.column=body"],
+        [*DATASET, "--data.source.column=body"],
         "column (body) must be a column of mine: text",
         before=save(
             "mine/train.jsonl",
@@ -236,7 +237,7 @@ TEXT_CORPUS = [
         ),
     ),
     Wrong(
-        [*CAUSAL, "--data.source=HuggingFaceText", "--data.source.path=mine", "--data.source.streaming=true"],
+        [*DATASET, "--data.source.streaming=true"],
         "a source that is streamed is never read whole: set --data.tokens_per_epoch=10000000",
         before=save(
             "mine/train.jsonl",

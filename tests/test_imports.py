@@ -13,7 +13,7 @@ ALLOWED = {
     "backbones": {"backbones.attention", "backbones.base", "backbones.hf_base", "backbones.hf_build", "backbones.lora"},
     "data": {
         *("data.base", "data.blocks", "data.cache", "data.corpus", "data.decode", "data.images", "data.palette"),
-        *("data.quantize", "data.rows", "data.text_sources", "data.tokenizers", "data.windows"),
+        *("data.prompts", "data.quantize", "data.rows", "data.text_sources", "data.tokenizers", "data.windows"),
     },
     "tasks": {
         *("backbones.base", "data.base", "generation", "losses", "metrics", "optim", "tasks.base"),

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ class HuggingFaceBackbone(TokenBackbone):
     """A model of transformers whose parts have the names that they have on the hub, such as ``transformer.h.0``.
 
     Args:
-        role: causal or masked, for messages.
         models: Names of the model classes by ``model_type``: those that the subclass accepts.
         pretrained: Name on the Hugging Face hub or local directory of the weights, or None.
         architecture: Settings of transformers' configuration, or None.
@@ -28,15 +27,18 @@ class HuggingFaceBackbone(TokenBackbone):
         max_seq_len: Longest input, in tokens; None for all that the architecture has positions for.
         has_start: Whether the last row of the embedding table is a start token, which ``vocab_size`` leaves out.
         lora: Adapters, which then alone train, or None.
+
+    Attributes:
+        role: causal or masked, for messages.
     """
 
+    role: ClassVar[str]
     rebuild_config: dict[str, Any]
     _hf_model: Any
     _padding: int | None
 
     def __init__(
         self,
-        role: str,
         models: Mapping[str, str],
         pretrained: str | None,
         architecture: dict[str, Any] | None,
@@ -52,7 +54,7 @@ class HuggingFaceBackbone(TokenBackbone):
                 raise UserError(f"{name} ({size}) must be at least 1")
         rows = None if vocab_size is None else vocab_size + has_start
         sizes = {"vocab_size": rows, "max_position_embeddings": max_seq_len}
-        config = build_config(role, models, pretrained, architecture, sizes)
+        config = build_config(self.role, models, pretrained, architecture, sizes)
         model, drawn = build_model(models, pretrained, config)
         self.pretrained = not drawn and lora is None
         if lora is not None:
@@ -66,7 +68,7 @@ class HuggingFaceBackbone(TokenBackbone):
         if lora is not None:
             init_args["lora"] = asdict(lora)
         self.rebuild_config = {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": init_args}
-        with user_error(f"model_type ({config.model_type!r}) does not work as a {role} backbone"):
+        with user_error(f"model_type ({config.model_type!r}) does not work as a {self.role} backbone"):
             self.embed_dim = self.hf_model.get_output_embeddings().weight.shape[1]
             self._check()
         self.train()  # from_pretrained returns eval mode, and Lightning would keep it

@@ -1,6 +1,5 @@
 """Models of Hugging Face transformers as backbones: a small class for each role."""
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -15,21 +14,8 @@ from lt_cli.errors import UserError
 class _HuggingFaceCausal(HuggingFaceBackbone, CausalBackbone):
     """What all causal models of transformers share; a subclass says which they are and what starts a sequence."""
 
+    role = "causal"
     start_id: int | None = None
-
-    def __init__(
-        self,
-        models: Mapping[str, str],
-        pretrained: str | None,
-        architecture: dict[str, Any] | None,
-        vocab_size: int | None,
-        max_seq_len: int | None,
-        has_start: bool = False,
-        lora: LoRA | None = None,
-    ) -> None:
-        super().__init__("causal", models, pretrained, architecture, vocab_size, max_seq_len, has_start, lora)
-        if has_start:
-            self.start_id = self.hf_model.config.vocab_size - 1
 
     @torch.no_grad()
     def _check(self) -> None:
@@ -200,6 +186,7 @@ class HuggingFaceImageGPT(_HuggingFaceCausal):
         """Builds the model, and loads its weights if there are any."""
         models = {"imagegpt": "ImageGPTForCausalImageModeling"}
         super().__init__(models, pretrained, architecture, vocab_size, max_seq_len, has_start=True)
+        self.start_id = self.hf_model.config.vocab_size - 1
 
 
 class _Cache:
@@ -235,6 +222,8 @@ class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
             or see the padding.
     """
 
+    role = "masked"
+
     def __init__(
         self,
         *,
@@ -247,7 +236,7 @@ class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
         """Builds the model, and loads its weights if there are any."""
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MODELS
 
-        super().__init__("masked", MODELS, pretrained, architecture, vocab_size, max_seq_len, lora=lora)
+        super().__init__(MODELS, pretrained, architecture, vocab_size, max_seq_len, lora=lora)
 
     @torch.no_grad()
     def _check(self) -> None:

@@ -5,7 +5,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
 from lt_cli.callbacks.samples import Samples
@@ -55,6 +54,5 @@ class SampleImages(Samples):
         assert isinstance(pl_module, DrawsImages)
         sheet = grid(pl_module.sample_images(self.num_samples), self.num_columns)
         save_png(sheet, path)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", sheet, trainer.global_step, dataformats="HWC")
+        for board in self.tensorboards(trainer):
+            board.add_image("samples", sheet, trainer.global_step, dataformats="HWC")

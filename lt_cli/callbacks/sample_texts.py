@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from lt_cli.callbacks.samples import Samples
 from lt_cli.errors import UserError
@@ -51,7 +50,6 @@ class SampleTexts(Samples):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:
             file.write(f"\n{'-' * 80}\n".join(texts).encode())
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for number, text in enumerate(texts):
-                    logger.experiment.add_text(f"samples/{number}", text, trainer.global_step)
+        for board in self.tensorboards(trainer):
+            for number, text in enumerate(texts):
+                board.add_text(f"samples/{number}", text, trainer.global_step)

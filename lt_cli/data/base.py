@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from numpy.typing import NDArray
 from torch import Tensor
@@ -311,20 +311,9 @@ class DataModule(LightningDataModule, ABC):
             raise UserError(f"{type(self).__name__} has no {name!r} split; it has {sorted(self.splits)}")
         trainer = self.trainer
         training = name == "train"
-        processes, rows = trainer.world_size if trainer else 1, len(self.splits[name])
-        if rows < processes:
-            raise UserError(
-                f"{name} has {rows} rows, fewer than the {processes} processes: use --trainer.devices={rows}"
-            )
-        whole, rest = divmod(rows, self.batch_size * processes)
-        limit = getattr(trainer, f"limit_{name}_batches", 1.0)
-        reached = limit > whole if isinstance(limit, int) else limit == 1.0
-        sharded = trainer is not None and isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
-        if sharded and not training and reached and 0 < rest < processes:
-            raise UserError(  # or those with a batch more would wait for the others' weights for ever
-                f"{name} has {rows} rows, so that the last batch has {rest} for {processes} processes, all of which "
-                "must have one where they share out the weights: use another --data.batch_size"
-            )
+        rows = len(self.splits[name])
+        if trainer is not None:
+            _refuse_unshareable(name, rows, self.batch_size, trainer)
         sampler = BatchSampler(
             num_rows=rows,
             batch_size=self.batch_size,
@@ -332,7 +321,7 @@ class DataModule(LightningDataModule, ABC):
             even=training,
             seed=run_seed(),
             rank=trainer.global_rank if trainer else 0,
-            world_size=processes,
+            world_size=trainer.world_size if trainer else 1,
         )
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
         return Loader(self.splits[name], sampler, num_workers=self.num_workers, pin_memory=on_gpu)
@@ -352,3 +341,22 @@ class DataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> Loader:
         """Batches of ``predict``, in order."""
         return self.loader("predict")
+
+
+def _refuse_unshareable(name: SplitName, rows: int, batch_size: int, trainer: Trainer) -> None:
+    """Every process needs a row; where they share out the weights too, a row of each evaluated batch.
+
+    Or who has a batch more would wait for ever for the weights of the others.
+    """
+    processes = trainer.world_size
+    if rows < processes:
+        raise UserError(f"{name} has {rows} rows, fewer than the {processes} processes: use --trainer.devices={rows}")
+    whole, rest = divmod(rows, batch_size * processes)
+    limit = getattr(trainer, f"limit_{name}_batches", 1.0)
+    reached = limit > whole if isinstance(limit, int) else limit == 1.0
+    sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+    if sharded and name != "train" and reached and 0 < rest < processes:
+        raise UserError(
+            f"{name} has {rows} rows, so that the last batch has {rest} for {processes} processes, all of which "
+            "must have one where they share out the weights: use another --data.batch_size"
+        )

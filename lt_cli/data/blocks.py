@@ -1,4 +1,4 @@
-"""Rows of a stream of tokens: blocks to predict the next token in, or masked ones to fill in; and prompts."""
+"""Rows of a stream of tokens: blocks to predict the next token in, or masked ones to fill in."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lt_cli.data.base import Batch
 from lt_cli.data.corpus import Stream
-from lt_cli.data.rows import Row
 from lt_cli.data.tokenizers import Tokenizer
 from lt_cli.errors import UserError
 from lt_cli.losses import IGNORE
@@ -168,33 +166,3 @@ class MaskedBlocks(Blocks):
         ]
         seen, labels = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*made, strict=True))
         return {"index": torch.tensor(rows), "input_ids": seen, "labels": labels}
-
-
-class Prompts:
-    """Beginnings of texts of different lengths, the longest first, so that those of a batch are about as long.
-
-    Args:
-        tokens: Those of each prompt.
-        rows: What the file says of each, and where.
-        pad_id: Fills the ends of shorter rows; nothing ever reads it.
-    """
-
-    def __init__(self, tokens: list[NDArray[np.int32]], rows: list[Row], pad_id: int) -> None:
-        """Sorts; prompts of one length stay in their order."""
-        self.tokens, self.rows, self.pad_id = tokens, rows, pad_id
-        self.order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
-
-    def __len__(self) -> int:
-        """Number of prompts."""
-        return len(self.order)
-
-    def batch(self, rows: Sequence[int], epoch: int) -> Batch:
-        """``index`` (B,), the prompts' numbers in the file; ``input_ids`` and ``attention_mask`` (B, T)."""
-        index = [self.order[row] for row in rows]
-        longest = max(len(self.tokens[i]) for i in index)
-        input_ids = torch.full((len(index), longest), self.pad_id)
-        mask: Tensor = torch.zeros_like(input_ids)
-        for place, i in enumerate(index):
-            input_ids[place, : len(self.tokens[i])] = torch.from_numpy(self.tokens[i].astype(np.int64))
-            mask[place, : len(self.tokens[i])] = 1
-        return {"index": torch.tensor(index), "input_ids": input_ids, "attention_mask": mask}

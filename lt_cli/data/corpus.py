@@ -151,8 +151,8 @@ class Stream:
 
 def join(corpus: Corpus, tokenizer: Tokenizer) -> Stream:
     """The stream of a corpus; where one token separates documents, it stands between them, and at both ends."""
-    ended = tokenizer.end_id != tokenizer.start_id
-    framed = corpus.lengths + 1 + ended
+    ended = tokenizer.frame == 2
+    framed = corpus.lengths + tokenizer.frame
     starts = framed.cumsum() - framed
     ids = np.full(int(framed.sum()) + (not ended), tokenizer.end_id, corpus.ids.dtype)
     is_text = np.ones(len(ids), bool)

@@ -1,9 +1,8 @@
 """Text for language models: documents of any source, packed into blocks of tokens without padding."""
 
-import os
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from lt_cli.data.base import Batch, DataModule, run_seed, write_rows
-from lt_cli.data.blocks import Blocks, CausalBlocks, MaskedBlocks, Masking, Prompts
-from lt_cli.data.corpus import Corpus, Stream, cut, encode_once, join
-from lt_cli.data.rows import ROW_SUFFIXES, Row, read_rows, read_text
+from lt_cli.data.blocks import Blocks, CausalBlocks, MaskedBlocks, Masking
+from lt_cli.data.corpus import Corpus, cut, encode_once, join
+from lt_cli.data.prompts import Prompts, prompt_rows
+from lt_cli.data.rows import Row
 from lt_cli.data.text_sources import TextSource, TextSplit
 from lt_cli.data.tokenizers import Tokenizer
 from lt_cli.data.windows import Place, Reader, Windows
@@ -28,8 +28,6 @@ FRAME = 3
 """Tokens that a block of streamed text may need besides its own: a document's first, its last, the one to predict."""
 SHOWN = 200
 """Characters of a row that the first page shows."""
-
-
 WANTED: dict[str, list[TextSplit]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
 """Splits by Lightning's stage."""
 
@@ -141,17 +139,15 @@ class PackedText(DataModule):
 
     def prepare_data(self) -> None:
         """Downloads on one process, which also tokenises where others wait for it; they read what it kept."""
-        self.tokenizer.prepare()
+        self.tokenizer.load()
         trainer = self.trainer
         stage = None if trainer is None else trainer.state.fn
         if stage == "predict" and self.prompts is not None:
             return
         self.source.prepare()
         if trainer is not None and trainer.world_size > 1 and self.tokens_per_epoch is None:
-            self.tokenizer.load()
-            wanted = next((names for name, names in WANTED.items() if name == stage), [])
             fractions = self._fractions()
-            for name in dict.fromkeys("train" if name in fractions else name for name in wanted):
+            for name in dict.fromkeys("train" if name in fractions else name for name in WANTED.get(stage or "", [])):
                 encode_once(self.source, name, self.tokenizer)
 
     def setup(self, stage: str) -> None:
@@ -215,22 +211,27 @@ class PackedText(DataModule):
     def _blocks(self, name: TextSplit) -> Blocks:
         corpus = self._corpus(name)
         try:
-            blocks = self._cut(join(corpus, self.tokenizer), once=name != "train")
+            blocks = self._packed(name, corpus)
         except UserError as error:
             more = f", or a larger --data.{name}_fraction" if name in self._fractions() else ""
             raise UserError(f"{name}: {error}{more}") from error
-        self.tokens_per_byte[name] = blocks.num_targets / int(corpus.num_bytes.sum())
         self._described[name] = f"{name}: {len(blocks):,} blocks of {self.max_seq_len} tokens, {_summary(corpus)}"
         if name == "train":
             used = np.count_nonzero(np.bincount(corpus.ids, minlength=1))
             self._described[name] += f"; {used:,} of {self.vocab_size:,} tokens occur"
         return blocks
 
-    def _cut(self, stream: Stream, *, once: bool) -> Blocks:
-        length, masking, tokenizer = self.max_seq_len, self.masking, self.tokenizer
-        if masking is None:
-            return CausalBlocks(stream, length, once=once, separate=self.separate_documents)
-        return MaskedBlocks(stream, length, once=once, masking=masking, tokenizer=tokenizer, seed=run_seed())
+    def _packed(self, name: TextSplit, corpus: Corpus) -> Blocks:
+        """The blocks of documents; in training, tokens that two blocks share are labels in both."""
+        stream, length, once = join(corpus, self.tokenizer), self.max_seq_len, name != "train"
+        blocks: Blocks
+        if self.masking is None:
+            blocks = CausalBlocks(stream, length, once=once, separate=self.separate_documents)
+        else:
+            masking, tokenizer = self.masking, self.tokenizer
+            blocks = MaskedBlocks(stream, length, once=once, masking=masking, tokenizer=tokenizer, seed=run_seed())
+        self.tokens_per_byte[name] = blocks.num_targets / int(corpus.num_bytes.sum())
+        return blocks
 
     def _corpus(self, name: TextSplit) -> Corpus:
         """The tokens of a split; those that the source has not are parts of its training text."""
@@ -278,14 +279,9 @@ class PackedText(DataModule):
 
     def _windows(self, num_tokens: int) -> Windows:
         """The training text behind what is held out, an epoch at a time."""
-
-        def make(corpus: Corpus) -> Blocks:
-            blocks = self._cut(join(corpus, self.tokenizer), once=False)
-            self.tokens_per_byte["train"] = blocks.num_targets / int(corpus.num_bytes.sum())
-            return blocks
-
         if fractions := self._fractions():
             self._share_out(fractions)
+        make = partial(self._packed, "train")
         windows = Windows(self._reader, num_tokens, self.max_seq_len, make, self._origin, self._known)
         self._described["train"] = (
             f"train: {len(windows):,} blocks of {self.max_seq_len} tokens in each epoch, read as they are needed"
@@ -303,18 +299,7 @@ class PackedText(DataModule):
     def _prompts(self) -> Prompts:
         if self.prompts is None:
             return self._own_prompts()
-        if isinstance(self.prompts, list):
-            rows = [Row({self.prompt_column: text}, f"prompt {i}") for i, text in enumerate(self.prompts, 1)]
-        else:
-            path = os.path.expanduser(self.prompts)
-            if not os.path.isfile(path):  # which pathlib refuses to say of a long text
-                short = textwrap.shorten(self.prompts, 100, placeholder=" …")
-                raise UserError(
-                    f"data.prompts ({short}) must be a file, or texts within brackets: --data.prompts='[\"…\"]'"
-                )
-            rows = _read_prompts(Path(path), self.prompt_column)
-        if not rows:
-            raise UserError(f"data.prompts ({self.prompts}) must have at least one text, or be null")
+        rows = prompt_rows(self.prompts, self.prompt_column)
         tokens = [self._begun(row.fields[self.prompt_column]) for row in rows]
         if self.masking is not None:
             for row, ids in zip(rows, tokens, strict=True):
@@ -355,15 +340,3 @@ def _summary(corpus: Corpus) -> str:
     spread = f"{number:,} documents of {shortest:,} to {longest:,} (median {middle:,})" if number > 1 else "1 document"
     empty = f"; {corpus.num_empty:,} more have no text and are left out" if corpus.num_empty else ""
     return f"{corpus.lengths.sum():,} in {spread}{empty}"
-
-
-def _read_prompts(path: Path, column: str) -> list[Row]:
-    """The rows of a file, or the lines of any other."""
-    if path.suffix in ROW_SUFFIXES:
-        return list(read_rows(path, column))
-    lines = read_text(path).removesuffix("\n").split("\n")
-    rows = [Row({column: line.removesuffix("\r")}, f"{path}:{number}") for number, line in enumerate(lines, 1)]
-    for row in rows:
-        if not row.fields[column]:
-            raise UserError(f"{row.place} is blank: every line of {path.suffix or 'a text file'} is a prompt")
-    return rows

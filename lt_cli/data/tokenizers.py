@@ -35,11 +35,13 @@ class Tokenizer(ABC):
     mask_id: int | None = None
     special_ids: frozenset[int] = frozenset()
 
-    def prepare(self) -> None:  # noqa: B027  # one without files has nothing to do
-        """Downloads what is missing, on one process."""
+    @property
+    def frame(self) -> int:
+        """Tokens that each document brings along besides those of its text."""
+        return 1 if self.start_id == self.end_id else 2
 
     def load(self) -> None:  # noqa: B027  # one without files has nothing to do
-        """Reads what it needs, on every process; again changes nothing."""
+        """Reads what it needs, or downloads it; on one process first, then on every one. Again changes nothing."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
@@ -114,10 +116,6 @@ class HuggingFaceTokenizer(Tokenizer):
         self.start_id = self.end_id = -1  # until it is read
         self._state: dict[str, Any] = {}
         self._tokenizer: Any = None
-
-    def prepare(self) -> None:
-        """Downloads it."""
-        self.load()
 
     def load(self) -> None:
         """Reads the files, unless a checkpoint brought it along."""

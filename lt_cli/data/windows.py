@@ -125,7 +125,5 @@ class Windows:
             if self._blocks is not None:
                 self.epoch += 1
             self.place = self._reader.place
-            tokenizer = self._reader.tokenizer
-            frame = 1 + (tokenizer.end_id != tokenizer.start_id)
-            self._blocks = self.make(self._reader.take(self.num_tokens, frame))
+            self._blocks = self.make(self._reader.take(self.num_tokens, self._reader.tokenizer.frame))
         return self._blocks

@@ -12,8 +12,9 @@ from texts import CountingTokenizer, Documents, bert_like, gpt2_like, letters
 from toys import message
 
 from lt_cli.data.base import TextData
-from lt_cli.data.blocks import Blocks, Masking, Prompts
+from lt_cli.data.blocks import Blocks, Masking
 from lt_cli.data.packed_text import PackedText
+from lt_cli.data.prompts import Prompts
 from lt_cli.data.tokenizers import ByteTokenizer, HuggingFaceTokenizer
 
 TEXTS = letters(50)

@@ -129,16 +129,16 @@ class TestHuggingFaceTokenizer:
         assert said.startswith("tokenizer.path ('nobody/nothing') must be a name on a hub within reach: ")
         assert len(said.splitlines()) == 1
         (tmp_path / "empty").mkdir()
-        said = message(HuggingFaceTokenizer(str(tmp_path / "empty")).prepare)
+        said = message(HuggingFaceTokenizer(str(tmp_path / "empty")).load)
         assert said.startswith(f"tokenizer.path ({str(tmp_path / 'empty')!r}) must be a directory with tokenizer.json")
         assert len(said.splitlines()) == 1
 
     def test_nothing_is_read_before_it_is_needed(self) -> None:
         assert HuggingFaceTokenizer("nobody/nothing").state_dict() == {}
 
-    def test_prepare_reads_too_and_once(self, tmp_path: Path) -> None:
+    def test_it_is_read_once(self, tmp_path: Path) -> None:
         ours = HuggingFaceTokenizer(str(gpt2_like(tmp_path / "set")))
-        ours.prepare()
+        ours.load()
         shutil.rmtree(tmp_path / "set")
         ours.load()
         assert ours.decode(ours.encode(["the cat"])[0].tolist()) == "the cat"
