@@ -17,11 +17,12 @@ from interleaved import Report, Row, interleave
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lt_cli.data.base import BatchSampler, Loader
+from lt_cli.data.base import Loader
 from lt_cli.data.images import HuggingFaceImages, ImageSet
 from lt_cli.data.palette import KMeansPalette
 from lt_cli.data.pixels import CropFlip, TokenSplit
 from lt_cli.data.quantize import NearestColors
+from lt_cli.data.sampler import BatchSampler
 
 NUM_COLORS = 512
 NUM_GENERATED = 1000

@@ -132,4 +132,4 @@ def _shared_batches(trainer: Trainer) -> float:
     loader = trainer.val_dataloaders
     if not isinstance(loader, Loader):
         return 0
-    return loader.sampler.num_rows // loader.sampler.global_batch_size
+    return loader.sampler.shared_batches

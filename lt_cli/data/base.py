@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lt_cli.data.buckets import LengthSampler
+from lt_cli.data.sampler import BatchSampler, State
 from lt_cli.errors import UserError
 
 SplitName = Literal["train", "val", "test", "predict"]
@@ -101,66 +103,6 @@ class TextData(Protocol):
         ...
 
 
-class BatchSampler:
-    """Yields (epoch, row numbers of one batch) for one rank, as a pure function of seed, epoch and rank.
-
-    The rows of an epoch stand in one order for all ranks; every global batch is a run of
-    ``batch_size * world_size`` of them, shared out evenly. So a run resumes in the middle of an epoch under
-    any number of processes. In training, the fewer than ``world_size`` rows that cannot be shared out
-    evenly at the end of an epoch are left to another epoch's order; in evaluation every row comes once.
-
-    Args:
-        num_rows: Rows of the split.
-        batch_size: Rows of one batch of one rank.
-        shuffle: Whether the order changes from epoch to epoch; otherwise rows come in their own order.
-        even: Whether all ranks must get equally many batches and rows, as training needs.
-        seed: Seed of the order.
-        rank: This process.
-        world_size: Number of processes.
-    """
-
-    def __init__(
-        self, *, num_rows: int, batch_size: int, shuffle: bool, even: bool, seed: int, rank: int, world_size: int
-    ) -> None:
-        """Starts at epoch 0, row 0."""
-        self.num_rows, self.shuffle, self.even, self.seed = num_rows, shuffle, even, seed
-        self.rank, self.world_size = rank, world_size
-        self.global_batch_size = batch_size * world_size
-        self.epoch = 0
-        self.start_row = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next; Lightning calls it."""
-        self.epoch = epoch
-
-    def end(self, start_row: int) -> int:
-        """Where an epoch ends that goes on from a row: all processes get equally many rows if they must."""
-        return self.num_rows - (self.num_rows - start_row) % self.world_size if self.even else self.num_rows
-
-    def batches_from(self, start_row: int) -> int:
-        """Batches that this rank has from a row on."""
-        full, rest = divmod(self.end(start_row) - start_row, self.global_batch_size)
-        return full + (rest > self.rank)
-
-    def __len__(self) -> int:
-        """Batches that this rank has in a whole epoch."""
-        return self.batches_from(0)
-
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        """This rank's share of each global batch from ``start_row`` on."""
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.num_rows, generator=generator).numpy()  # whose slices cost less than torch's
-        else:
-            order = np.arange(self.num_rows)
-        end = self.end(self.start_row)
-        for start in range(self.start_row, end, self.global_batch_size):
-            share, rest = divmod(min(self.global_batch_size, end - start), self.world_size)
-            first = start + self.rank * share + min(self.rank, rest)
-            if rows := order[first : first + share + (self.rank < rest)].tolist():
-                yield self.epoch, rows
-
-
 class _Rows(Dataset[Batch]):
     """A split as torch's DataLoader wants it: one item is a whole batch."""
 
@@ -201,13 +143,13 @@ class Loader:
                 persistent_workers=num_workers > 0,
                 generator=torch.Generator(),  # of its own, so that iterating draws nothing from the global one
             )
-        self._state = {"epoch": 0, "rows": 0}
+        self._state: State = {"epoch": 0, "rows": 0}
         self._resuming = False
 
     @property
     def batches_done(self) -> int:
         """Batches of the epoch that are done, counted in those of this loader, so that the rest is still to come."""
-        return len(self.sampler) - self.sampler.batches_from(self._state["rows"])
+        return len(self.sampler) - self.sampler.batches_left(self._state)
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
@@ -215,22 +157,17 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the current epoch; once after ``load_state_dict``, those that it still has."""
-        epoch, rows = self.sampler.epoch, self._state["rows"]
-        if not self._resuming or self._state["epoch"] != epoch or rows == self.sampler.end(rows):
-            rows = 0
+        self._state = state = self.sampler.begin(self._state if self._resuming else None)
         self._resuming = False
-        self.sampler.start_row, end = rows, self.sampler.end(rows)
-        self._state = {"epoch": epoch, "rows": rows}
         for batch in map(self._rows.__getitem__, self.sampler) if self._loader is None else self._loader:
-            rows = min(rows + self.sampler.global_batch_size, end)
-            self._state = {"epoch": epoch, "rows": rows}
+            self._state = state = self.sampler.after(state)
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """Epoch and number of rows handed out in it, over all processes."""
+    def state_dict(self) -> State:
+        """Epoch, number of rows handed out in it over all processes, and what else their order follows from."""
         return dict(self._state)
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Makes the next iteration, if it is over the same epoch, begin after the rows already handed out."""
         self._state = dict(state)
         self._resuming = True
@@ -264,11 +201,16 @@ class DataModule(LightningDataModule, ABC):
         vocab_size: Distinct tokens the data holds, or None where it has none.
         max_seq_len: Longest sequence of tokens, or None.
         label_names: Class names in the order of their indices, or None.
+        tokens_per_batch: At most so many tokens, padding included, in a batch of one process; None for no limit. A
+            subclass whose rows have ``lengths`` may set it.
+        has_own_format: Whether predictions are written as its files are, so that nobody can choose a format.
     """
 
     vocab_size: int | None = None
     max_seq_len: int | None = None
     label_names: list[str] | None = None
+    tokens_per_batch: int | None = None
+    has_own_format: bool = False
 
     def __init__(self, *, batch_size: int = 64, num_workers: int = 0) -> None:
         """Checks the sizes; reads nothing."""
@@ -284,6 +226,10 @@ class DataModule(LightningDataModule, ABC):
     @abstractmethod
     def setup(self, stage: str) -> None:
         """Fills ``splits`` for Lightning's stage fit, validate, test or predict; cheap, on every process."""
+
+    def lengths(self, name: SplitName) -> NDArray[np.int64] | None:
+        """Tokens of each row of a split, for batches of rows of about one length; None for any rows in a batch."""
+        return None
 
     def describe(self) -> list[str]:
         """Lines for the page before the first step: sizes, label counts, sample rows."""
@@ -305,26 +251,60 @@ class DataModule(LightningDataModule, ABC):
         """
         return [write_rows(columns, directory / f"predictions.{format}")]
 
+    def given(self, items: Sequence[Any]) -> tuple[Split, list[dict[str, Any]]]:
+        """Rows from Python to predict, and their fields as files have them."""
+        raise UserError(f"{type(self).__name__} takes no rows from Python: predict from the command line")
+
+    def with_predictions(
+        self, fields: Sequence[dict[str, Any]], columns: Mapping[str, list[Any]]
+    ) -> list[dict[str, Any]]:
+        """The fields of rows with what was predicted of them, from equally long columns."""
+        names = [name for name in columns if name != "index"]
+        values = zip(*(columns[name] for name in names), strict=True)
+        return [row | dict(zip(names, some, strict=True)) for row, some in zip(fields, values, strict=True)]
+
     def loader(self, name: SplitName) -> Loader:
         """The one place where a split becomes batches, for every stage and number of processes."""
         if name not in self.splits:
             raise UserError(f"{type(self).__name__} has no {name!r} split; it has {sorted(self.splits)}")
         trainer = self.trainer
-        training = name == "train"
-        rows = len(self.splits[name])
+        sampler = self._sampler(name, trainer)
         if trainer is not None:
-            _refuse_unshareable(name, rows, self.batch_size, trainer)
-        sampler = BatchSampler(
-            num_rows=rows,
-            batch_size=self.batch_size,
-            shuffle=training and not getattr(trainer, "overfit_batches", 0),
-            even=training,
-            seed=run_seed(),
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-        )
+            _refuse_unshareable(name, sampler, self.tokens_per_batch, trainer)
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
         return Loader(self.splits[name], sampler, num_workers=self.num_workers, pin_memory=on_gpu)
+
+    def _sampler(self, name: SplitName, trainer: Trainer | None) -> BatchSampler:
+        training, lengths = name == "train", self.lengths(name)
+        shuffle = training and not getattr(trainer, "overfit_batches", 0)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if lengths is None:
+            if self.tokens_per_batch is not None:
+                raise UserError(
+                    f"tokens_per_batch ({self.tokens_per_batch}) has no meaning for {name}, whose rows "
+                    f"{type(self).__name__} knows no lengths of: use --data.batch_size"
+                )
+            return BatchSampler(
+                num_rows=len(self.splits[name]),
+                batch_size=self.batch_size,
+                shuffle=shuffle,
+                even=training,
+                seed=run_seed(),
+                rank=rank,
+                world_size=world_size,
+            )
+        if len(lengths) != len(self.splits[name]):
+            raise ValueError(f"{name} has {len(self.splits[name])} rows, but {len(lengths)} lengths")
+        return LengthSampler(
+            lengths=lengths,
+            batch_size=self.batch_size,
+            tokens_per_batch=self.tokens_per_batch,
+            shuffle=shuffle,
+            even=training,
+            seed=run_seed(),
+            rank=rank,
+            world_size=world_size,
+        )
 
     def train_dataloader(self) -> Loader:
         """Shuffled batches of ``train``."""
@@ -343,20 +323,23 @@ class DataModule(LightningDataModule, ABC):
         return self.loader("predict")
 
 
-def _refuse_unshareable(name: SplitName, rows: int, batch_size: int, trainer: Trainer) -> None:
+def _refuse_unshareable(name: SplitName, sampler: BatchSampler, tokens_per_batch: int | None, trainer: Trainer) -> None:
     """Every process needs a row; where they share out the weights too, a row of each evaluated batch.
 
     Or who has a batch more would wait for ever for the weights of the others.
     """
-    processes = trainer.world_size
+    rows, processes = sampler.num_rows, trainer.world_size
     if rows < processes:
         raise UserError(f"{name} has {rows} rows, fewer than the {processes} processes: use --trainer.devices={rows}")
-    whole, rest = divmod(rows, batch_size * processes)
     limit = getattr(trainer, f"limit_{name}_batches", 1.0)
-    reached = limit > whole if isinstance(limit, int) else limit == 1.0
+
+    def reached(batches: int) -> int:
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
     sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
-    if sharded and name != "train" and reached and 0 < rest < processes:
+    if sharded and name != "train" and reached(sampler.shared_batches) < reached(sampler.global_batches):
+        option = "batch_size" if tokens_per_batch is None else "tokens_per_batch"
         raise UserError(
-            f"{name} has {rows} rows, so that the last batch has {rest} for {processes} processes, all of which "
-            "must have one where they share out the weights: use another --data.batch_size"
+            f"{name} has {rows} rows, so that the last batch has {rows % processes} for {processes} processes, all of "
+            f"which must have one where they share out the weights: use another --data.{option}"
         )
