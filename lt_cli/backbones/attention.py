@@ -1,4 +1,4 @@
-"""Causal self-attention with a cache, through torch's fused kernels.
+"""Self-attention, causal with a cache or in both directions, through torch's fused kernels.
 
 B: rows, T: tokens, D: embed_dim, H: num_heads, K: D / H.
 """
@@ -58,6 +58,16 @@ class LayerCache:
             mask = torch.ones(key.shape[2], self.length, dtype=torch.bool, device=query.device).tril(past)
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
+    def reorder(self, rows: Tensor) -> None:
+        """Makes row i the continuation of what was row ``rows[i]``; there may be more rows or fewer than before."""
+        keys, values = self.keys[rows, :, : self.length], self.values[rows, :, : self.length]
+        if len(rows) > len(self.keys):
+            larger = LayerCache((len(rows), *self.values.shape[1:]), self.values)
+            self.keys, self.values = larger.keys, larger.values
+        self.keys, self.values = self.keys[: len(rows)], self.values[: len(rows)]
+        self.keys[:, :, : self.length] = keys
+        self.values[:, :, : self.length] = values
+
 
 class Positions(NamedTuple):
     """What a model knows of the first positions, or of those in documents, which each row then has its own of.
@@ -99,8 +109,7 @@ class KeyValueCache:
     def reorder(self, rows: Tensor) -> None:
         """Makes row i the continuation of what was row ``rows[i]``."""
         for layer in self.layers:
-            for tensor in (layer.keys[:, :, : layer.length], layer.values[:, :, : layer.length]):
-                tensor.copy_(tensor[rows])
+            layer.reorder(rows)
 
 
 class _CausalOnCPU(torch.autograd.Function):
@@ -202,7 +211,7 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)."""
+    """Self-attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762); a subclass says who sees whom."""
 
     def __init__(self, *, embed_dim: int, num_heads: int, bias: bool) -> None:
         """One matrix for queries, keys and values, one for the output."""
@@ -211,18 +220,38 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
         self.out = nn.Linear(embed_dim, embed_dim, bias=bias)
 
-    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None, mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D); with a cache, T tokens after those in it; turns and mask are those of Positions."""
-        batch, length, width = x.shape
-        parts = self.qkv(x).view(batch, length, 3 * self.num_heads, -1)
+    def _heads(self, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) to queries, keys and values, (B, H, T, K) each; turns are those of Positions."""
+        parts = self.qkv(x).view(*x.shape[:2], 3 * self.num_heads, -1)
         if turns is None:
             q, k, v = torch.split(parts, self.num_heads, dim=2)
         else:
             both, v = torch.split(parts, [2 * self.num_heads, self.num_heads], dim=2)
             q, k = torch.split(rotate(both, turns), self.num_heads, dim=2)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def _output(self, y: Tensor) -> Tensor:
+        """(B, H, T, K) to (B, T, D)."""
+        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class CausalAttention(Attention):
+    """Each token sees those up to its own."""
+
+    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D); with a cache, T tokens after those in it; turns and mask are those of Positions."""
+        q, k, v = self._heads(x, turns)
         if mask is not None:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
             y = causal_attention(q, k, v) if cache is None else cache.attend(q, k, v)
-        return self.out(y.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]
+        return self._output(y)
+
+
+class BidirectionalAttention(Attention):
+    """Each token sees all of its row that the mask lets it."""
+
+    def forward(self, x: Tensor, turns: Tensor | None, mask: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D); turns are those of ``rotation``, and the mask (B, 1, 1, T) is true for tokens."""
+        q, k, v = self._heads(x, turns)
+        return self._output(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))

@@ -32,19 +32,53 @@ class Cache(Protocol):
     """Keys and values of the tokens a causal backbone has seen; opaque to everyone else."""
 
     def reorder(self, rows: Tensor) -> None:
-        """Makes row i the continuation of what was row ``rows[i]``, as beam search needs."""
+        """Makes row i the continuation of what was row ``rows[i]``, be it more rows or fewer, as beam search needs."""
 
 
 class TokenBackbone(Backbone):
-    """A backbone over tokens, whose logits are a matrix times its features.
+    """A backbone over tokens.
 
     Attributes:
-        vocab_size: Tokens it can predict; their ids are [0, vocab_size).
+        vocab_size: Tokens it knows; their ids are [0, vocab_size).
         max_seq_len: Longest input, in tokens, a start token included.
     """
 
     vocab_size: int
     max_seq_len: int
+
+
+class EncoderBackbone(TokenBackbone):
+    """A backbone whose features are for a head to read: of classes, of spans, of whole texts.
+
+    Attributes:
+        num_segments: Kinds of ``token_type_ids`` that it tells apart; 0 where it takes none.
+    """
+
+    num_segments: int
+
+    @abstractmethod
+    def forward(
+        self, input_ids: Tensor, *, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Features of each token; those of a row's tokens never depend on its padding, or on other rows.
+
+        Shape:
+            - input_ids: (B, T), int64 in [0, vocab_size)
+            - attention_mask: (B, T), 1 for tokens, 0 for padding, which is on the right; None where nothing is padded
+            - token_type_ids: (B, T), int64, the segment of each token, such as 0 in a question and 1 in its context;
+              the last that it knows stands for those beyond, and None for 0 everywhere
+            - output: (B, T, D), D = embed_dim
+        """
+
+    def segments(self, token_type_ids: Tensor | None) -> Tensor | None:
+        """The segments as it tells them apart: its last stands for those beyond; None where it takes none."""
+        if token_type_ids is None or not self.num_segments:
+            return None
+        return token_type_ids.clamp(max=self.num_segments - 1)
+
+
+class LanguageBackbone(TokenBackbone):
+    """A backbone that predicts tokens: their logits are a matrix times its features."""
 
     @abstractmethod
     def output_matrix(self) -> tuple[Tensor, Tensor | None]:
@@ -65,7 +99,7 @@ class TokenBackbone(Backbone):
         return F.linear(features, *self.output_matrix())
 
 
-class MaskedBackbone(TokenBackbone):
+class MaskedBackbone(LanguageBackbone):
     """A backbone whose feature t depends on all inputs, and speaks of token t itself."""
 
     @abstractmethod
@@ -79,7 +113,7 @@ class MaskedBackbone(TokenBackbone):
         """
 
 
-class CausalBackbone(TokenBackbone):
+class CausalBackbone(LanguageBackbone):
     """A backbone whose feature t depends on the inputs up to t and on nothing after.
 
     Attributes:
@@ -116,3 +150,44 @@ class CausalBackbone(TokenBackbone):
     @abstractmethod
     def make_cache(self, batch_size: int, max_len: int) -> Cache:
         """An empty cache for ``batch_size`` sequences of up to ``max_len`` tokens."""
+
+
+class Seq2SeqBackbone(LanguageBackbone):
+    """An encoder and a decoder: feature t depends on a whole source and on the target up to t.
+
+    Attributes:
+        max_seq_len: Longest source, in tokens.
+        max_target_len: Longest target, in tokens, the start token included.
+        start_id: Id of the token that begins a target.
+    """
+
+    max_target_len: int
+    start_id: int
+
+    @abstractmethod
+    def forward(self, input_ids: Tensor, *, attention_mask: Tensor | None = None, decoder_input_ids: Tensor) -> Tensor:
+        """Features of each token of the targets, all of which are known.
+
+        Shape:
+            - input_ids: (B, S), int64 in [0, vocab_size)
+            - attention_mask: (B, S), 1 for tokens, 0 for padding; None where nothing is padded
+            - decoder_input_ids: (B, T), int64, start_id first; what pads them at their end changes nothing before it
+            - output: (B, T, D), D = embed_dim
+        """
+
+    @abstractmethod
+    def make_cache(self, input_ids: Tensor, *, attention_mask: Tensor | None = None, max_len: int) -> Cache:
+        """The sources, read once, and no target yet; it has room for ``max_len`` tokens of each.
+
+        Shape:
+            - input_ids, attention_mask: (B, S)
+        """
+
+    @abstractmethod
+    def decode(self, decoder_input_ids: Tensor, *, cache: Cache) -> Tensor:
+        """Features of tokens that follow those in the cache.
+
+        Shape:
+            - decoder_input_ids: (B, T), int64, start_id first where the cache has no target yet
+            - output: (B, T, D), D = embed_dim
+        """

@@ -3,66 +3,13 @@
 B: rows, T: tokens, D: embed_dim, H: num_heads, K: D / H, V: vocab_size.
 """
 
-import math
-from typing import Literal
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lt_cli.backbones.attention import Attention, KeyValueCache, LayerCache, Positions, rotation, same_document
+from lt_cli.backbones.attention import CausalAttention, KeyValueCache, Positions, rotation, same_document
 from lt_cli.backbones.base import Cache, CausalBackbone
+from lt_cli.backbones.blocks import Activation, Block, Init, Norm, check_sizes, initialise_linears, make_norm
 from lt_cli.errors import UserError
-
-Activation = Literal["quick_gelu", "gelu_tanh", "gelu"]
-Norm = Literal["rmsnorm", "layernorm"]
-Init = Literal["gpt2", "fan_in"]
-
-
-class MLP(nn.Module):
-    """Two layers, four times as wide inside."""
-
-    def __init__(self, *, embed_dim: int, activation: Activation, bias: bool) -> None:
-        """Widens, then narrows."""
-        super().__init__()
-        self.activation = activation
-        self.up = nn.Linear(embed_dim, 4 * embed_dim, bias=bias)
-        self.down = nn.Linear(4 * embed_dim, embed_dim, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
-        x = self.up(x)
-        if self.activation == "quick_gelu":
-            # x * sigmoid(1.702 x), in fewer passes over memory and with nothing new but what silu keeps
-            x = F.silu(x.mul_(1.702)).div_(1.702)
-        else:
-            x = F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
-        return self.down(x)  # type: ignore[no-any-return]
-
-
-class Block(nn.Module):
-    """Pre-norm residual block: the residual stream itself is never normalised."""
-
-    def __init__(
-        self, *, embed_dim: int, num_heads: int, norm: Norm, activation: Activation, bias: bool, dropout: float
-    ) -> None:
-        """Attention, then MLP, each behind its own norm."""
-        super().__init__()
-        self.attention_norm = make_norm(norm, embed_dim, bias)
-        self.attention = Attention(embed_dim=embed_dim, num_heads=num_heads, bias=bias)
-        self.mlp_norm = make_norm(norm, embed_dim, bias)
-        self.mlp = MLP(embed_dim=embed_dim, activation=activation, bias=bias)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-
-    def forward(self, x: Tensor, cache: LayerCache | None, turns: Tensor | None, mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache, turns, mask))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
-
-
-def make_norm(norm: Norm, embed_dim: int, bias: bool) -> nn.Module:
-    """The norm of the paper (a gain, no mean, no bias) or of GPT-2."""
-    return nn.RMSNorm(embed_dim, eps=1e-5) if norm == "rmsnorm" else nn.LayerNorm(embed_dim, eps=1e-5, bias=bias)
 
 
 class GPT(CausalBackbone):
@@ -129,20 +76,10 @@ class GPT(CausalBackbone):
             "num_layers": num_layers,
             "grid_width": grid_width,
         }
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise UserError(f"{name} ({size}) must be at least 1")
-        if embed_dim % num_heads:
-            raise UserError(f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads})")
+        axes = 1 if grid_width is None else 2
+        check_sizes(sizes, rotary_axes=axes if rotary else 0, dropout=dropout)
         if tie_embeddings and init == "fan_in":
             raise UserError("init (fan_in) makes embeddings too large to be the output too: set tie_embeddings=false")
-        axes = 1 if grid_width is None else 2
-        if rotary and embed_dim // num_heads % (2 * axes):
-            raise UserError(
-                f"embed_dim / num_heads ({embed_dim // num_heads}) must be divisible by {2 * axes} where rotary is true"
-            )
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout ({dropout}) must be at least 0 and less than 1")
         self.vocab_size, self.max_seq_len, self.embed_dim = vocab_size, max_seq_len, embed_dim
         self.num_heads, self.num_layers = num_heads, num_layers
         self.grid_width, self.rotary = grid_width, rotary
@@ -155,7 +92,12 @@ class GPT(CausalBackbone):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
-                embed_dim=embed_dim, num_heads=num_heads, norm=norm, activation=activation, bias=bias, dropout=dropout
+                CausalAttention(embed_dim=embed_dim, num_heads=num_heads, bias=bias),
+                embed_dim=embed_dim,
+                norm=norm,
+                activation=activation,
+                bias=bias,
+                dropout=dropout,
             )
             for _ in range(num_layers)
         )
@@ -165,14 +107,7 @@ class GPT(CausalBackbone):
 
     def _initialise(self, init: Init) -> None:
         """Every parameter's start, in one place; norms keep gain 1 and bias 0."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                std = 0.02 if init == "gpt2" else module.in_features**-0.5
-                if name.endswith(("attention.out", "mlp.down")):
-                    std /= math.sqrt(2 * self.num_layers)
-                nn.init.normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_linears(self, init, self.num_layers)
         nn.init.normal_(self.token_embedding.weight, std=0.02 if init == "gpt2" else 1)
         for embedding in (self.position_embedding, self.row_embedding):
             if embedding is not None:

@@ -2,10 +2,10 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,14 @@ class HuggingFaceBackbone(TokenBackbone):
         lora: Adapters, which then alone train, or None.
 
     Attributes:
-        role: causal or masked, for messages.
+        role: What the model is to be, such as "a causal backbone", for messages.
+        kind: Which models may be it, such as "a causal language model of transformers", for messages.
+        optional_sizes: Of ``vocab_size`` and ``max_position_embeddings``, what an architecture may have no setting for.
     """
 
     role: ClassVar[str]
+    kind: ClassVar[str]
+    optional_sizes: ClassVar[frozenset[str]] = frozenset()
     rebuild_config: dict[str, Any]
     _hf_model: Any
     _padding: int | None
@@ -54,7 +58,7 @@ class HuggingFaceBackbone(TokenBackbone):
                 raise UserError(f"{name} ({size}) must be at least 1")
         rows = None if vocab_size is None else vocab_size + has_start
         sizes = {"vocab_size": rows, "max_position_embeddings": max_seq_len}
-        config = build_config(self.role, models, pretrained, architecture, sizes)
+        config = build_config(self.kind, models, pretrained, architecture, sizes, self.optional_sizes)
         model, drawn = build_model(models, pretrained, config)
         self.pretrained = not drawn and lora is None
         if lora is not None:
@@ -68,8 +72,8 @@ class HuggingFaceBackbone(TokenBackbone):
         if lora is not None:
             init_args["lora"] = asdict(lora)
         self.rebuild_config = {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": init_args}
-        with user_error(f"model_type ({config.model_type!r}) does not work as a {self.role} backbone"):
-            self.embed_dim = self.hf_model.get_output_embeddings().weight.shape[1]
+        with user_error(f"model_type ({config.model_type!r}) does not work as {self.role}"):
+            self.embed_dim = self._width()
             self._check()
         self.train()  # from_pretrained returns eval mode, and Lightning would keep it
 
@@ -115,16 +119,12 @@ class HuggingFaceBackbone(TokenBackbone):
         return max_seq_len or positions
 
     @abstractmethod
+    def _width(self) -> int:
+        """Width of the features."""
+
+    @abstractmethod
     def _check(self) -> None:
         """Raises any exception where the model does not do what the seam says."""
-
-    def _agrees(self, features: Tensor, **inputs: Tensor) -> bool:
-        """Whether features become the logits that the model itself makes of the inputs, up to where they end."""
-        logits = 1000 * self.unembed(features)
-        # A soft cap is invisible on the small logits of fresh weights: enlarge them where the cap would come next.
-        with self.hf_model.get_output_embeddings().register_forward_hook(lambda module, args, output: 1000 * output):
-            own = self.hf_model(**inputs)[0][:, : features.shape[1], : self.vocab_size]
-        return bool((logits - own).abs().max() <= 1e-3 * own.abs().max())
 
     def _refuse_longer(self, length: int) -> None:
         if length > self.max_seq_len:
@@ -133,11 +133,23 @@ class HuggingFaceBackbone(TokenBackbone):
                 f"({self.max_seq_len}): shorten it, or train with --model.backbone.init_args.max_seq_len={length}"
             )
 
-    def output_matrix(self) -> tuple[Tensor, Tensor | None]:
-        """See TokenBackbone."""
-        head = self.hf_model.get_output_embeddings()
-        bias = None if head.bias is None else head.bias[: self.vocab_size]
-        return head.weight[: self.vocab_size], bias  # the table may have more rows than there are tokens
+    def _inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
+        """With the positions said, as RoBERTa would take all tokens with its padding's id for padding."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        if self._padding is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        else:
+            position_ids = self._padding + mask.cumsum(dim=1) * mask
+        inputs = {"input_ids": input_ids, "position_ids": position_ids}
+        return inputs if attention_mask is None else inputs | {"attention_mask": mask}
+
+    def _sees_padding(self) -> bool:
+        """Whether the features of a token before padding are others than those of the token alone."""
+        input_ids = torch.arange(min(3, self.max_seq_len))[None] % self.vocab_size
+        mask = torch.ones_like(input_ids)
+        mask[:, 1:] = 0
+        first = self(input_ids[:, :1])
+        return bool((self(input_ids, attention_mask=mask)[:, :1] - first).abs().max() > 1e-3 * first.abs().max())
 
 
 def _lasting(pretrained: str | None) -> str | None:
@@ -150,26 +162,6 @@ def _fingerprint(weights: Iterable[Tensor]) -> str:
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-class _Stop(Exception):
-    def __init__(self, hidden: Tensor) -> None:
-        self.hidden = hidden
-
-
-def stop(output: Tensor | tuple[Tensor, ...]) -> NoReturn:
-    """In a hook within ``stopped``: ends the forward with this, or the first of these."""
-    raise _Stop(output if isinstance(output, Tensor) else output[0])
-
-
-def stopped(hook: torch.utils.hooks.RemovableHandle, forward: Callable[[], object]) -> Tensor:
-    """What the hook stops a forward with; nothing after it is computed."""
-    try:
-        with hook:
-            forward()
-    except _Stop as stopping:
-        return stopping.hidden
-    raise RuntimeError("the forward has not come to where it should stop")
 
 
 def _read_earlier_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -4,6 +4,7 @@ transformers takes a second to import, so the functions that need it import it t
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -15,7 +16,13 @@ import torch
 
 from lt_cli.errors import UserError, did_you_mean
 
-EXAMPLES = {"causal": "gpt2", "masked": "bert"}
+UNDECLARED = {
+    "t5": {"decoder_start_token_id", "n_positions", "scale_decoder_outputs"},
+    "longt5": {"decoder_start_token_id", "n_positions", "scale_decoder_outputs"},
+    "mt5": {"n_positions"},
+    "umt5": {"n_positions"},
+}
+"""Settings that files of the hub have, and models read, but configurations do not declare."""
 
 
 @contextmanager
@@ -31,7 +38,8 @@ def _known(config_class: Any) -> set[str]:
     """The settings of a configuration; it would swallow any other. The dtype is the trainer's precision instead."""
     from transformers import PreTrainedConfig
 
-    return (set(signature(config_class).parameters) | set(PreTrainedConfig().to_dict())) - {"dtype", "kwargs"}
+    declared = set(signature(config_class).parameters) | set(PreTrainedConfig().to_dict())
+    return (declared | UNDECLARED.get(config_class.model_type, set())) - {"dtype", "kwargs"}
 
 
 def settings_of(config: Any) -> dict[str, Any]:
@@ -41,20 +49,22 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 
 def build_config(
-    role: str,
+    kind: str,
     models: Mapping[str, str],
     pretrained: str | None,
     architecture: dict[str, Any] | None,
     sizes: dict[str, int | None],
+    optional: frozenset[str] = frozenset(),
 ) -> Any:
     """The configuration of a model that holds at least what ``sizes`` ask for.
 
     Args:
-        role: causal or masked, for the message.
+        kind: What they are, for the message.
         models: Names of the model classes by ``model_type``: those that may be built.
         pretrained: Where the weights are, or None.
         architecture: What the user says of the configuration.
         sizes: Least values of ``vocab_size`` and ``max_position_embeddings``; None leaves one to the architecture.
+        optional: Those that an architecture may have no setting for.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -76,11 +86,7 @@ def build_config(
     if model_type != settings.get("model_type", model_type):
         raise UserError(f"architecture.model_type ({model_type!r}) must be that of the weights in {pretrained!r}")
     if model_type not in models:
-        rule = (
-            repr(*models)
-            if len(models) == 1
-            else f"a {role} language model of transformers, such as {EXAMPLES[role]!r}"
-        )
+        rule = repr(*models) if len(models) == 1 else kind
         raise UserError(
             f"architecture.model_type ({model_type!r}) must be {rule}{did_you_mean(str(model_type), models)}"
         )
@@ -90,6 +96,8 @@ def build_config(
     changes = {names.get(key, key): value for key, value in changes.items()}
     for name, size in sizes.items():
         key = names.get(name, name)
+        if key not in known and name in optional:
+            continue
         if key not in known:
             raise UserError(f"model_type ({model_type!r}) has no setting {key}, which a backbone over tokens needs")
         said = changes.get(key, settings.get(key))
@@ -102,6 +110,7 @@ def build_config(
     if pretrained is None:
         # The data owns the special ids; defaults may lie outside the vocabulary, and a pad id's row gets no gradient.
         settings = dict.fromkeys({"bos_token_id", "eos_token_id", "pad_token_id"} & known)
+        settings |= {"decoder_start_token_id": 0} if "decoder_start_token_id" in known else {}
     with user_error(f"the architecture for model_type {model_type!r} is not valid"):
         return AutoConfig.for_model(**settings | changes)
 
@@ -111,13 +120,17 @@ def build_model(models: Mapping[str, str], pretrained: str | None, config: Any) 
     import transformers
 
     model_class = getattr(transformers, models[config.model_type])
+    # no role reads what a pooler makes, and weights that get no gradient stop DDP
+    unread = {"add_pooling_layer"} & signature(model_class).parameters.keys()
+    options = dict.fromkeys(unread, False)
     if pretrained is None:
         with user_error(f"the architecture for model_type {config.model_type!r} is not valid"):
-            model = model_class(config)
+            model = model_class(config, **options)
         return model, set(model.state_dict())
-    with user_error(f"the weights of pretrained ({pretrained!r}) cannot be loaded"):
+    with user_error(f"the weights of pretrained ({pretrained!r}) cannot be loaded"), _nothing_said_of_unused_weights():
         model, info = model_class.from_pretrained(
             pretrained,
+            **options,
             config=config,
             dtype=torch.get_default_dtype(),
             output_loading_info=True,
@@ -128,4 +141,27 @@ def build_model(models: Mapping[str, str], pretrained: str | None, config: Any) 
             f"the weights in {pretrained!r} have {key} of shape {tuple(loaded)}, but vocab_size, max_seq_len and "
             f"architecture make it {tuple(asked)}: leave these out, or train from scratch with pretrained=null"
         )
-    return model, set(info["missing_keys"])
+    drawn = set(info["missing_keys"])
+    if drawn.issuperset(name for name, _ in model.named_parameters()):
+        raise UserError(
+            f"the weights in {pretrained!r} are none of {model_class.__name__}'s, whose first is "
+            f"{next(iter(model.state_dict()))}: name a directory that holds them, or train from scratch with "
+            "pretrained=null"
+        )
+    return model, drawn
+
+
+@contextmanager
+def _nothing_said_of_unused_weights() -> Iterator[None]:
+    """Drops transformers' report where all that it lists are weights of heads and poolers that are not built."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def tells_more(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return "LOAD REPORT" not in message or any(word in message for word in ("MISSING", "MISMATCH", "CONVERSION"))
+
+    logger.addFilter(tells_more)
+    try:
+        yield
+    finally:
+        logger.removeFilter(tells_more)

@@ -1,20 +1,44 @@
-"""Models of Hugging Face transformers as backbones: a small class for each role."""
+"""Language models of Hugging Face transformers as backbones: a small class for each role."""
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
 
-from lt_cli.backbones.base import Cache, CausalBackbone, MaskedBackbone
-from lt_cli.backbones.hf_base import HuggingFaceBackbone, stop, stopped
+from lt_cli.backbones.base import Cache, CausalBackbone, LanguageBackbone, MaskedBackbone
+from lt_cli.backbones.hf_base import HuggingFaceBackbone
 from lt_cli.backbones.lora import LoRA
 from lt_cli.errors import UserError
 
 
-class _HuggingFaceCausal(HuggingFaceBackbone, CausalBackbone):
+class HuggingFaceLanguageBackbone(HuggingFaceBackbone, LanguageBackbone):
+    """What all language models of transformers share: their output layer."""
+
+    def _width(self) -> int:
+        width: int = self.hf_model.get_output_embeddings().weight.shape[1]
+        return width
+
+    def _agrees(self, features: Tensor, **inputs: Tensor) -> bool:
+        """Whether features become the logits that the model itself makes of the inputs, up to where they end."""
+        logits = 1000 * self.unembed(features)
+        # A soft cap is invisible on the small logits of fresh weights: enlarge them where the cap would come next.
+        with self.hf_model.get_output_embeddings().register_forward_hook(lambda module, args, output: 1000 * output):
+            own = self.hf_model(**inputs)[0][:, : features.shape[1], : self.vocab_size]
+        return bool((logits - own).abs().max() <= 1e-3 * own.abs().max())
+
+    def output_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """See LanguageBackbone."""
+        head = self.hf_model.get_output_embeddings()
+        bias = None if head.bias is None else head.bias[: self.vocab_size]
+        return head.weight[: self.vocab_size], bias  # the table may have more rows than there are tokens
+
+
+class _HuggingFaceCausal(HuggingFaceLanguageBackbone, CausalBackbone):
     """What all causal models of transformers share; a subclass says which they are and what starts a sequence."""
 
-    role = "causal"
+    role = "a causal backbone"
+    kind = "a causal language model of transformers, such as 'gpt2'"
     start_id: int | None = None
 
     @torch.no_grad()
@@ -197,7 +221,7 @@ class _Cache:
         self.past.reorder_cache(rows)
 
 
-class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
+class HuggingFaceMaskedLM(HuggingFaceLanguageBackbone, MaskedBackbone):
     """Any masked language model of transformers, https://huggingface.co/docs/transformers: BERT, RoBERTa and so on.
 
     Its features are what the head multiplies with the embeddings, so that they are behind the head's own layer.
@@ -222,7 +246,8 @@ class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
             or see the padding.
     """
 
-    role = "masked"
+    role = "a masked backbone"
+    kind = "a masked language model of transformers, such as 'bert'"
 
     def __init__(
         self,
@@ -246,10 +271,7 @@ class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
         features = self(input_ids)
         if not self._agrees(features, **self._inputs(input_ids, None)):
             raise UserError("its logits are not features times a matrix")
-        mask = torch.ones_like(input_ids)
-        mask[:, 1:] = 0
-        first = self(input_ids[:, :1])
-        if (self(input_ids, attention_mask=mask)[:, :1] - first).abs().max() > 1e-3 * first.abs().max():
+        if self._sees_padding():
             raise UserError("its features see the padding behind a token")
 
     def forward(self, input_ids: Tensor, *, attention_mask: Tensor | None = None) -> Tensor:
@@ -262,12 +284,22 @@ class HuggingFaceMaskedLM(HuggingFaceBackbone, MaskedBackbone):
         hook = self.hf_model.get_output_embeddings().register_forward_pre_hook(lambda module, args: stop(args))
         return stopped(hook, lambda: self.hf_model(**self._inputs(input_ids, attention_mask)))
 
-    def _inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
-        """With the positions said, as RoBERTa would take all tokens with its padding's id for padding."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-        if self._padding is None:
-            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        else:
-            position_ids = self._padding + mask.cumsum(dim=1) * mask
-        inputs = {"input_ids": input_ids, "position_ids": position_ids}
-        return inputs if attention_mask is None else inputs | {"attention_mask": mask}
+
+class _Stop(Exception):
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+
+def stop(output: Tensor | tuple[Tensor, ...]) -> NoReturn:
+    """In a hook within ``stopped``: ends the forward with this, or the first of these."""
+    raise _Stop(output if isinstance(output, Tensor) else output[0])
+
+
+def stopped(hook: torch.utils.hooks.RemovableHandle, forward: Callable[[], object]) -> Tensor:
+    """What the hook stops a forward with; nothing after it is computed."""
+    try:
+        with hook:
+            forward()
+    except _Stop as stopping:
+        return stopping.hidden
+    raise RuntimeError("the forward has not come to where it should stop")

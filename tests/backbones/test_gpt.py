@@ -131,6 +131,19 @@ def test_reordered_cache_continues_the_chosen_rows() -> None:
     torch.testing.assert_close(gpt(following, cache=cache), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_reordered_cache_has_as_many_rows_as_are_chosen() -> None:
+    gpt = small_gpt().eval()
+    randomise(gpt)
+    tokens = torch.randint(VOCAB, (2, 4))
+    cache = gpt.make_cache(2, 7)
+    gpt(tokens, cache=cache)
+    for rows in ([0, 0, 0, 1, 1], [4, 2, 2], [1, 2, 0, 2]):
+        order = torch.tensor(rows)
+        cache.reorder(order)
+        tokens = torch.cat([tokens[order], torch.randint(VOCAB, (len(rows), 1))], dim=1)
+        torch.testing.assert_close(gpt(tokens[:, -1:], cache=cache), gpt(tokens)[:, -1:], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("positions", POSITIONS, ids=str)
 def test_features_depend_on_the_past_only(positions: dict[str, Any]) -> None:
     gpt = small_gpt(**positions).eval()
