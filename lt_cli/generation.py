@@ -1,14 +1,71 @@
-"""Sampling from any causal backbone, with a cache, a batch at a time, reproducible row by row."""
+"""Sampling from any backbone that predicts next tokens, with a cache, a batch at a time, reproducible row by row."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, distributed
 
-from lt_cli.backbones.base import CausalBackbone
+from lt_cli.backbones.base import Cache, Seq2SeqBackbone
 from lt_cli.errors import UserError
+
+
+class Decoder(Protocol):
+    """All that continuing sequences asks for; every CausalBackbone is one.
+
+    Attributes:
+        max_seq_len: Longest input, in tokens, a start token included.
+    """
+
+    max_seq_len: int
+
+    def __call__(self, input_ids: Tensor, *, cache: Cache) -> Tensor:
+        """Features (B, T, D) of tokens (B, T) that follow those in the cache."""
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """Logits (..., vocab_size) of the next tokens."""
+
+    def make_cache(self, batch_size: int, max_len: int) -> Cache:
+        """A cache for ``batch_size`` sequences of up to ``max_len`` tokens."""
+
+
+class Conditioned:
+    """An encoder-decoder backbone and a batch of sources, as what continues their targets.
+
+    Args:
+        backbone: In eval mode.
+        input_ids: The sources.
+        attention_mask: 1 for tokens, 0 for padding; None where nothing is padded.
+
+    Attributes:
+        start: What each target begins with, as a prompt.
+
+    Shape:
+        - input_ids, attention_mask: (B, S)
+        - start: (B, 1)
+    """
+
+    def __init__(self, backbone: Seq2SeqBackbone, input_ids: Tensor, attention_mask: Tensor | None = None) -> None:
+        """Reads nothing yet."""
+        self.backbone, self.input_ids, self.attention_mask = backbone, input_ids, attention_mask
+        self.max_seq_len = backbone.max_target_len
+        self.start = torch.full_like(input_ids[:, :1], backbone.start_id)
+
+    def __call__(self, input_ids: Tensor, *, cache: Cache) -> Tensor:
+        """See Decoder."""
+        return self.backbone.decode(input_ids, cache=cache)
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """See Decoder."""
+        return self.backbone.unembed(features)
+
+    def make_cache(self, batch_size: int, max_len: int) -> Cache:
+        """See Decoder; the sources are read."""
+        if batch_size != len(self.input_ids):
+            raise ValueError(f"batch_size ({batch_size}) must be that of the sources ({len(self.input_ids)})")
+        return self.backbone.make_cache(self.input_ids, attention_mask=self.attention_mask, max_len=max_len)
 
 
 @dataclass(frozen=True)
@@ -83,15 +140,13 @@ def row_uniforms(seed: int, rows: Sequence[int], num_tokens: int) -> Tensor:
     )
 
 
-def generate(
-    backbone: CausalBackbone, prompt: Tensor, num_tokens: int, sampling: Sampling, rows: Sequence[int]
-) -> Tensor:
+def generate(backbone: Decoder, prompt: Tensor, num_tokens: int, sampling: Sampling, rows: Sequence[int]) -> Tensor:
     """Continues each prompt by ``num_tokens`` tokens: one pass over the prompts, then one token at a time.
 
     The backbone is used as it stands: put it in eval mode first, or dropout takes part.
 
     Args:
-        backbone: Any causal backbone.
+        backbone: Any causal backbone, or Conditioned.
         prompt: At least one token each, the start token where the backbone has one.
         num_tokens: New tokens.
         sampling: How each is chosen.
@@ -113,7 +168,7 @@ def generate(
     output = prompt.new_empty(batch_size, num_tokens)
     if not num_tokens:
         return output
-    with _sampling_mode():
+    with without_gradients():
         uniforms = row_uniforms(sampling.seed, rows, num_tokens).to(prompt.device)
         cache = backbone.make_cache(batch_size, longest)
         step = prompt
@@ -126,7 +181,7 @@ def generate(
 
 
 def continue_prompts(
-    backbone: CausalBackbone,
+    backbone: Decoder,
     prompts: Tensor,
     lengths: Sequence[int],
     num_tokens: int,
@@ -140,7 +195,7 @@ def continue_prompts(
     is still the prompt's own in longer ones. So a row's continuation does not depend on the others.
 
     Args:
-        backbone: Any causal backbone, in eval mode.
+        backbone: Any causal backbone, or Conditioned; in eval mode.
         prompts: At least one token each; what lies beyond a prompt's length is not read.
         lengths: Of the prompts, at most max_seq_len.
         num_tokens: At most so many new tokens, at least 1.
@@ -154,7 +209,7 @@ def continue_prompts(
     output: list[list[int]] = [[] for _ in lengths]
     end = min(max(lengths) + num_tokens, backbone.max_seq_len + 1)
     going = set(range(len(lengths)))
-    with _sampling_mode():
+    with without_gradients():
         num_drawn = min(num_tokens, end - min(lengths))  # no context has room for more
         uniforms = row_uniforms(sampling.seed, rows, num_drawn).to(prompts.device)
         known = torch.tensor(lengths, device=prompts.device)
@@ -177,8 +232,8 @@ def continue_prompts(
     return output
 
 
-def _sampling_mode() -> AbstractContextManager[None]:
-    """Without gradients. inference_mode is a fifth faster, but not for weights that several processes share.
+def without_gradients() -> AbstractContextManager[None]:
+    """For sampling. inference_mode is a fifth faster, but not for weights that several processes share.
 
     These may be gathered within, and what is made in inference mode cannot be trained on.
     """

@@ -63,6 +63,38 @@ def linear_cross_entropy(features: Tensor, matrix: Tensor, bias: Tensor | None, 
     return loss / max(1, len(labels))
 
 
+def label_smoothing_cost(features: Tensor, matrix: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """How many nats more than its label all classes together cost a row, in the mean: d below.
+
+    ``linear_cross_entropy`` plus e d is the loss with label smoothing e, (1 - e) nll + e mean(nll of all classes), as
+    torch has it (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567). The mean of all logits is the features times
+    the mean of the matrix, so that no logits are needed.
+
+    Args:
+        features: As there.
+        matrix: As there.
+        bias: As there.
+        labels: As there; rows that are ignored do not count.
+
+    Shape:
+        - features: (..., D)
+        - matrix: (V, D)
+        - bias: (V,)
+        - labels: (...), int64 in [0, V) or IGNORE
+        - output: (), float32, or float64 for features of float64
+    """
+    is_kept = labels != IGNORE
+    x, y = features[is_kept], labels[is_kept]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x = x.to(wide)
+    difference = F.embedding(y, matrix).to(wide) - matrix.mean(0, dtype=wide)
+    total: Tensor = (x * difference).sum()
+    if bias is not None:
+        bias = bias.to(wide)
+        total = total + (bias[y] - bias.mean()).sum()
+    return total / max(1, len(y))
+
+
 @torch.no_grad()
 def likeliest(features: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     """The class with the largest logit of each row, without ever holding all logits.

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from lt_cli.backbones.gpt import GPT
+from lt_cli.backbones.hf_seq2seq import HuggingFaceSeq2Seq
 from lt_cli.errors import UserError
-from lt_cli.generation import Sampling, continue_prompts, generate, row_uniforms
+from lt_cli.generation import Conditioned, Sampling, continue_prompts, generate, row_uniforms
 
 VOCAB, LENGTH = 7, 12
 
@@ -173,6 +174,44 @@ class TestContinuePrompts:
     def test_more_tokens_than_memory(self, gpt: GPT) -> None:
         made = continue_prompts(gpt, torch.tensor([[1, 2]]), [2], 10**12, Sampling(), [0], lambda tokens: False)
         assert len(made[0]) == LENGTH - 1
+
+
+class TestConditioned:
+    """Targets of sources, against one at a time with all of it known."""
+
+    SOURCES = torch.tensor([[2, 3, 4, 5], [6, 5, 0, 0], [3, 3, 6, 0]])
+    MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+
+    def backbone(self) -> HuggingFaceSeq2Seq:
+        torch.manual_seed(0)
+        t5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+        backbone = HuggingFaceSeq2Seq(architecture=t5, vocab_size=VOCAB, max_seq_len=4, max_target_len=LENGTH).eval()
+        for parameter in backbone.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        return backbone
+
+    @torch.no_grad()
+    def slow(self, backbone: HuggingFaceSeq2Seq, row: int, sampling: Sampling) -> list[int]:
+        source, tokens = self.SOURCES[row : row + 1, : self.MASK[row].sum()], [backbone.start_id]
+        for uniform in row_uniforms(sampling.seed, [row], LENGTH)[0]:
+            features = backbone(source, decoder_input_ids=torch.tensor([tokens]))
+            tokens.append(int(sampling.choose(backbone.unembed(features)[:, -1], uniform[None])))
+        return tokens[1:]
+
+    @pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_k": 3, "seed": 5}])
+    def test_each_target_is_as_if_alone(self, settings: dict[str, Any]) -> None:
+        backbone, sampling = self.backbone(), Sampling(**settings)
+        conditioned = Conditioned(backbone, self.SOURCES, self.MASK)
+        expected = [self.slow(backbone, row, sampling) for row in range(3)]
+        assert generate(conditioned, conditioned.start, LENGTH, sampling, range(3)).tolist() == expected
+        made = continue_prompts(conditioned, conditioned.start, [1] * 3, 99, sampling, range(3), lambda tokens: False)
+        assert made == expected
+        assert len({*map(tuple, expected)}) > 1
+
+    def test_a_batch_is_that_of_the_sources(self) -> None:
+        conditioned = Conditioned(self.backbone(), self.SOURCES)
+        with pytest.raises(ValueError, match=r"batch_size \(2\) must be that of the sources \(3\)"):
+            generate(conditioned, conditioned.start[:2], 2, Sampling(), [0, 1])
 
 
 def test_random_numbers_do_not_follow_the_default_dtype() -> None:

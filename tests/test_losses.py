@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lt_cli import losses
-from lt_cli.losses import IGNORE, likeliest, linear_cross_entropy
+from lt_cli.losses import IGNORE, label_smoothing_cost, likeliest, linear_cross_entropy
 
 ROWS, VOCAB, WIDTH = 23, 37, 6
 
@@ -274,3 +274,45 @@ def test_likeliest(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lt_cli.losses.CHUNK_BYTES", 1)
     features, matrix, bias = torch.randn(rows, 4), torch.randn(9, 4), torch.randn(9)
     assert torch.equal(likeliest(features, matrix, bias), (features @ matrix.T + bias).argmax(1))
+
+
+class TestSmoothing:
+    """With the part that label smoothing adds, against torch's own over all logits."""
+
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize("smoothing", [0.1, 0.9])
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+    def test_loss_and_gradients(self, dtype: torch.dtype, tolerance: float, smoothing: float, bias: bool) -> None:
+        parts = inputs(dtype, bias=bias)
+        wide = [None if x is None else x.detach().double().requires_grad_() for x in parts[:3]]
+        assert wide[0] is not None
+        assert wide[1] is not None
+        expected = F.cross_entropy(
+            F.linear(wide[0], wide[1], wide[2]), parts[3], ignore_index=IGNORE, label_smoothing=smoothing
+        )
+        expected.backward()
+        loss = linear_cross_entropy(*parts) + smoothing * label_smoothing_cost(*parts)
+        loss.backward()
+        assert loss.dtype == dtype
+        close(loss.detach(), expected.detach(), tolerance)
+        for tensor, other in zip(parts[: 2 + bias], wide, strict=False):
+            assert tensor is not None
+            assert other is not None
+            close(tensor.grad, other.grad, tolerance)
+
+    def test_half_precision_is_added_up_in_float32(self) -> None:
+        parts = inputs(torch.bfloat16)
+        cost = label_smoothing_cost(*parts)
+        assert cost.dtype == torch.float32
+        exact = label_smoothing_cost(*(x if x is None or not x.is_floating_point() else x.double() for x in parts))
+        assert cost.item() == pytest.approx(exact.item(), rel=1e-5)
+
+    def test_nothing_to_learn_costs_nothing(self) -> None:
+        features, matrix, bias, labels = inputs()
+        assert label_smoothing_cost(features, matrix, bias, torch.full_like(labels, IGNORE)) == 0
+
+    def test_rows_in_any_shape(self) -> None:
+        features, matrix, bias, labels = inputs()
+        flat = label_smoothing_cost(features[:20], matrix, bias, labels[:20])
+        square = label_smoothing_cost(features[:20].view(4, 5, -1), matrix, bias, labels[:20].view(4, 5))
+        torch.testing.assert_close(square, flat)
