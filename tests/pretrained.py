@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from texts import bert_like, gpt2_like
+from texts import bert_like, gpt2_like, t5_like
 
+from lt_cli.backbones.hf_seq2seq import HuggingFaceSeq2Seq
 from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceMaskedLM
 from lt_cli.data.tokenizers import HuggingFaceTokenizer
 
 GPT2 = {"model_type": "gpt2", "n_head": 2, "n_embd": 8}
+T5 = {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 2, "num_heads": 2}
 BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -23,6 +25,13 @@ def pretrained_gpt2(folder: Path, num_layers: int = 12) -> Path:
 def pretrained_bert(folder: Path) -> Path:
     """A BERT of two layers."""
     made = HuggingFaceMaskedLM(architecture=BERT, vocab_size=vocab_size(bert_like(folder)), max_seq_len=256)
+    made.hf_model.save_pretrained(folder)
+    return folder
+
+
+def pretrained_t5(folder: Path) -> Path:
+    """A T5 of two layers on each side, whose table is longer than the tokenizer's, as on the hub."""
+    made = HuggingFaceSeq2Seq(architecture=T5, vocab_size=vocab_size(t5_like(folder)) + 5)
     made.hf_model.save_pretrained(folder)
     return folder
 

@@ -95,12 +95,28 @@ def llama_like(folder: Path) -> Path:
     return _saved(tokenizer, folder, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
+def t5_like(folder: Path) -> Path:
+    """Pieces of words before </s>, with <pad>, which begins what the decoder writes."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        SENTENCES, trainers.BpeTrainer(vocab_size=90, special_tokens=special, show_progress=False)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return _saved(tokenizer, folder, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
 KINDS = {
     "gpt2": gpt2_like,
     "endless": endless,
     "roberta": roberta_like,
     "bert": bert_like,
     "llama": llama_like,
+    "t5": t5_like,
 }
 
 

@@ -1,6 +1,8 @@
 """Tiny pictures, models and trainers that several tests share."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,13 @@ from torch import Tensor, nn
 
 from lt_cli.backbones.base import Backbone
 from lt_cli.backbones.gpt import GPT
-from lt_cli.data.base import Batch, DataModule
+from lt_cli.data.base import Batch, DataModule, write_rows
 from lt_cli.data.decode import stack_pictures
 from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import GreyLevels
 from lt_cli.data.pixels import PixelData
+from lt_cli.data.row_sources import RowSource, write_jsonl
+from lt_cli.data.rows import Row
 from lt_cli.data.text_sources import TextSource
 from lt_cli.errors import UserError
 from lt_cli.tasks.base import Stage, Task
@@ -125,6 +129,162 @@ class Sentences(TextSource):
 
         words = [[word() for _ in range(generator.integers(8, 20))] for _ in range(self.numbers[split])]
         return [" ".join(sentence) + "." for sentence in words]
+
+
+class Questions(RowSource):
+    """Random words, and questions that name one of them, whose answer is the word behind it; some name none.
+
+    Args:
+        num_train: Questions to train on.
+        num_test: Questions of the test split; 0 for none.
+        num_words: Words of a context.
+        unanswerable: How many of ten questions have no answer.
+    """
+
+    def __init__(self, num_train: int = 60, num_test: int = 12, num_words: int = 9, unanswerable: int = 2) -> None:
+        self.numbers = {"train": num_train, "test": num_test}
+        self.num_words, self.unanswerable = num_words, unanswerable
+
+    def rows(self, split: Any) -> list[Row] | None:
+        if not self.numbers.get(split):
+            return None
+        generator = np.random.default_rng(split == "test")
+        return [Row(self._fields(i, generator), f"{split}, row {i}") for i in range(self.numbers[split])]
+
+    def _fields(self, number: int, generator: np.random.Generator) -> dict[str, Any]:
+        words = ["".join(generator.choice(list("aeinrst"), generator.integers(2, 6))) for _ in range(self.num_words)]
+        place = int(generator.integers(self.num_words - 1))
+        fields = {"id": str(number), "context": " ".join(words), "question": f"{words[place]}?"}
+        if number % 10 < self.unanswerable:
+            return {**fields, "question": "xyz?", "answers": {"text": [], "answer_start": []}}
+        start = len(" ".join(words[: place + 1])) + 1
+        return {**fields, "answers": {"text": [words[place + 1]], "answer_start": [start]}}
+
+    def write(self, rows: Sequence[dict[str, Any]], split: Any, directory: Path) -> list[Path]:
+        return [write_jsonl(rows, directory / "predictions.jsonl")]
+
+
+class Opinions(RowSource):
+    """Random texts of different lengths and replies to them, which are good where there are more a's than b's.
+
+    Args:
+        num_train: Rows to train on.
+        num_test: Rows of each other split.
+    """
+
+    def __init__(self, num_train: int = 140, num_test: int = 29) -> None:
+        self.numbers = {"train": num_train, "val": num_test, "test": num_test}
+
+    def rows(self, split: Any) -> list[Row] | None:
+        if split not in self.numbers:
+            return None
+        generator = np.random.default_rng(list(self.numbers).index(split))
+
+        def text() -> str:
+            return "".join(generator.choice(list("ab c"), generator.integers(1, 14))) + "."
+
+        texts = [(text(), text()) for _ in range(self.numbers[split])]
+        scores = [a.count("a") - a.count("b") for a, _ in texts]
+        return [
+            Row({"id": i, "text": a, "reply": b, "label": "good" if score > 0 else "bad", "score": score}, f"row {i}")
+            for i, ((a, b), score) in enumerate(zip(texts, scores, strict=True))
+        ]
+
+    def write(self, rows: Any, split: Any, directory: Path) -> list[Path]:
+        names = list(rows[0])
+        return [write_rows({name: [row[name] for row in rows] for name in names}, directory / "predictions.jsonl")]
+
+
+class Riddles(RowSource):
+    """Random texts with two to four choices, of which the right one has the letter that the text repeats.
+
+    Args:
+        num_train: Rows to train on.
+        num_test: Rows of each other split.
+    """
+
+    def __init__(self, num_train: int = 140, num_test: int = 29) -> None:
+        self.numbers = {"train": num_train, "val": num_test, "test": num_test}
+
+    def rows(self, split: Any) -> list[Row] | None:
+        if split not in self.numbers:
+            return None
+        generator = np.random.default_rng(list(self.numbers).index(split))
+        rows = []
+        for i in range(self.numbers[split]):
+            letters = generator.permutation(list("abcdefgh"))[: generator.integers(2, 5)].tolist()
+            label = int(generator.integers(len(letters)))
+            context = " ".join(letters[label] * int(number) for number in generator.integers(1, 4, 3)) + "."
+            choices = [
+                letter * int(number) for letter, number in zip(letters, generator.integers(1, 9, 4), strict=False)
+            ]
+            rows.append(Row({"id": i, "context": context, "choices": choices, "label": label}, f"row {i}"))
+        return rows
+
+    def write(self, rows: Any, split: Any, directory: Path) -> list[Path]:
+        names = list(rows[0])
+        return [write_rows({name: [row[name] for row in rows] for name in names}, directory / "predictions.jsonl")]
+
+
+class Beginnings(RowSource):
+    """Random texts of different lengths, and the first one to four letters of each backwards.
+
+    Args:
+        num_train: Rows to train on.
+        num_test: Rows of each other split.
+    """
+
+    def __init__(self, num_train: int = 140, num_test: int = 29) -> None:
+        self.numbers = {"train": num_train, "val": num_test, "test": num_test}
+
+    def rows(self, split: Any) -> list[Row] | None:
+        if split not in self.numbers:
+            return None
+        generator = np.random.default_rng(list(self.numbers).index(split))
+        texts = ["".join(generator.choice(list("abc"), generator.integers(3, 14))) for _ in range(self.numbers[split])]
+        return [
+            Row({"id": i, "source": text, "target": text[: 1 + i % 4][::-1]}, f"row {i}")
+            for i, text in enumerate(texts)
+        ]
+
+    def write(self, rows: Any, split: Any, directory: Path) -> list[Path]:
+        names = list(rows[0])
+        return [write_rows({name: [row[name] for row in rows] for name in names}, directory / "predictions.jsonl")]
+
+
+class TaggedWords(RowSource):
+    """Random words: some are of places or persons, in IOB1.
+
+    Args:
+        num_rows: Sentences of the training split.
+        num_test: Sentences of the test split.
+        given: Rows by split, in place of random ones.
+    """
+
+    def __init__(
+        self, num_rows: int = 160, num_test: int = 12, given: dict[str, list[dict[str, Any]]] | None = None
+    ) -> None:
+        self.numbers, self.given = {"train": num_rows, "test": num_test}, given
+
+    def rows(self, split: Any) -> list[Row] | None:
+        if self.given is not None:
+            fields = self.given.get(split)
+            return None if fields is None else [Row(row, f"{split}:{i}") for i, row in enumerate(fields, 1)]
+        if split not in self.numbers:
+            return None
+        generator = np.random.default_rng(split == "test")
+        found = []
+        for i in range(self.numbers[split]):
+            kinds = generator.choice(["O", "I-LOC", "I-PER"], generator.integers(1, 13), p=[0.5, 0.25, 0.25]).tolist()
+            letters = {"O": "aei", "I-LOC": "lmn", "I-PER": "pqr"}
+            words = ["".join(generator.choice(list(letters[kind]), generator.integers(1, 4))) for kind in kinds]
+            found.append(Row({"tokens": words, "labels": kinds, "id": i}, f"{split}:{i + 1}"))
+        return found
+
+    def write(self, rows: Sequence[dict[str, Any]], split: Any, directory: Path) -> list[Path]:
+        path = directory / "predictions.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return [path]
 
 
 class Numbers:

@@ -18,19 +18,27 @@ class PredictionWriter(Callback):
     """Gathers what predict returns and lets the data write it in its own format.
 
     Args:
-        format: csv or jsonl, where the data has no format of its own.
+        format: csv or jsonl; null for that of the data's files, or csv where it has none of its own.
         directory: Where to write; null for predictions/<time>/ in the checkpoint's run.
     """
 
-    def __init__(self, format: Literal["csv", "jsonl"] = "csv", directory: str | None = None) -> None:
+    def __init__(self, format: Literal["csv", "jsonl"] | None = None, directory: str | None = None) -> None:
         """Gathers nothing yet."""
         self.format = format
         self.directory = directory
         self._columns: dict[str, list[Any]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses a directory that cannot be, before the work."""
-        if stage == "predict" and self.directory:
+        """Refuses a directory that cannot be, and a format that would have no use, before the work."""
+        if stage != "predict":
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if self.format is not None and isinstance(data, DataModule) and data.has_own_format:
+            raise UserError(
+                f"--predictions.format ({self.format}) has no use with {type(data).__name__}, which writes the format "
+                "that it reads: leave it out"
+            )
+        if self.directory:
             try:
                 Path(self.directory).mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -65,9 +73,9 @@ class PredictionWriter(Callback):
         directory = Path(self.directory) if self.directory else run / "predictions" / time.strftime("%Y-%m-%d_%H-%M-%S")
         directory.mkdir(parents=True, exist_ok=True)
         if isinstance(data, DataModule):
-            paths = data.write_predictions(columns, directory, self.format)
+            paths = data.write_predictions(columns, directory, self.format or "csv")
         else:
-            paths = [write_rows(columns, directory / f"predictions.{self.format}")]
+            paths = [write_rows(columns, directory / f"predictions.{self.format or 'csv'}")]
         for path in paths:
             rank_zero_info(f"predictions: {path}")
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lt_cli.data import cache
+from lt_cli.data.held_out import HeldOut
 from lt_cli.data.text_sources import TextSource, TextSplit
 from lt_cli.data.tokenizers import TEXTS_AT_ONCE, Tokenizer
 
@@ -95,7 +96,7 @@ def encode_once(source: TextSource, split: TextSplit, tokenizer: Tokenizer) -> C
 
 
 def cut(
-    corpus: Corpus, fractions: dict[TextSplit, float], seed: int, decode: Callable[[Sequence[int]], str]
+    corpus: Corpus, fractions: dict[HeldOut, float], seed: int, decode: Callable[[Sequence[int]], str]
 ) -> dict[TextSplit, Corpus]:
     """Shares a corpus out: each split gets its fraction of the tokens, ``train`` the rest.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lt_cli.data.base import Batch, DataModule, run_seed, write_rows
 from lt_cli.data.blocks import Blocks, CausalBlocks, MaskedBlocks, Masking
 from lt_cli.data.corpus import Corpus, cut, encode_once, join
+from lt_cli.data.held_out import HeldOut, check_fractions, fractions_of
 from lt_cli.data.prompts import Prompts, prompt_rows
 from lt_cli.data.rows import Row
 from lt_cli.data.text_sources import TextSource, TextSplit
@@ -22,8 +23,6 @@ from lt_cli.errors import UserError
 
 PROMPT_LEN = 32
 """Tokens of a document that predict continues where there are no prompts; at most half a block."""
-VAL_FRACTION = 0.1
-"""Of the training tokens, where neither the source nor the user says what is for validation."""
 FRAME = 3
 """Tokens that a block of streamed text may need besides its own: a document's first, its last, the one to predict."""
 SHOWN = 200
@@ -60,6 +59,8 @@ class PackedText(DataModule):
         UserError: If a size is out of range, or a split is missing or too short for one block.
     """
 
+    has_own_format = True
+
     def __init__(
         self,
         *,
@@ -81,11 +82,7 @@ class PackedText(DataModule):
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         if max_seq_len < 1:
             raise UserError(f"max_seq_len ({max_seq_len}) must be at least 1")
-        if split_seed < 0:
-            raise UserError(f"split_seed ({split_seed}) must not be negative")
-        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if fraction is not None and not 0 < fraction < 1:
-                raise UserError(f"{name} ({fraction}) must be above 0 and below 1, or null")
+        check_fractions(val_fraction, test_fraction, split_seed)
         if tokens_per_epoch is not None and num_workers:
             raise UserError(
                 f"num_workers ({num_workers}) must be 0 with tokens_per_epoch: each would read all the text"
@@ -243,25 +240,15 @@ class PackedText(DataModule):
                 self._corpora[name] = self._encoded(name)
         return self._corpora[name]
 
-    def _fractions(self) -> dict[TextSplit, float]:
+    def _fractions(self) -> dict[HeldOut, float]:
         """Of the training text, for the splits that the source has not."""
-        fractions: dict[TextSplit, float] = {}
-        given: dict[TextSplit, float | None] = {"test": self.test_fraction, "val": self.val_fraction}
-        for split, fraction in given.items():
-            own = self.source.documents(split) is not None
-            if own and fraction is not None:
-                raise UserError(
-                    f"{split}_fraction ({fraction}) has no use, as the source has {split} text: "
-                    f"set --data.{split}_fraction=null"
-                )
-            if not own and (fraction is not None or split == "val"):
-                fractions[split] = VAL_FRACTION if fraction is None else fraction
-        if sum(fractions.values()) >= 1:
-            named = " and ".join(f"{split}_fraction ({fraction})" for split, fraction in fractions.items())
-            raise UserError(f"{named} must be below 1 in all, to leave text to train on")
-        return fractions
 
-    def _share_out(self, fractions: dict[TextSplit, float]) -> None:
+        def has(split: TextSplit) -> bool:
+            return self.source.documents(split) is not None
+
+        return fractions_of(self.val_fraction, self.test_fraction, has, "text")
+
+    def _share_out(self, fractions: dict[HeldOut, float]) -> None:
         if self.tokens_per_epoch is None:
             self._corpora |= cut(self._encoded("train"), fractions, self.split_seed, self.tokenizer.decode)
         else:

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +36,10 @@ def read_text(path: Path) -> str:
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path}, byte {error.start}: {content[error.start]:#04x} is not UTF-8 ({error.reason}): save it as UTF-8"
+            f"{path}:{line}, byte {error.start}: {content[error.start]:#04x} is not UTF-8 ({error.reason}): "
+            "save all of it as UTF-8"
         ) from error
 
 
@@ -51,15 +53,65 @@ def read_rows(path: Path, column: str) -> Iterator[Row]:
     Raises:
         UserError: If a line is no such row.
     """
-    text = read_text(path)
-    for row in _json_rows(path, text) if path.suffix == ".jsonl" else _table_rows(path, text):
-        fields, place = row
-        if column not in fields:
-            found = ", ".join(map(str, fields))
-            raise UserError(f"{place} has no column {column!r}, only {found}{did_you_mean(column, map(str, fields))}")
-        if not isinstance(fields[column], str):
-            raise UserError(f"{place}: {column} must be text, not {fields[column]!r:.80}")
+    for row in read_table(path):
+        text_of(row, column, "")
         yield row
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, *, unlabeled: bool = False) -> Iterator[Row]:
+    """The rows of a .jsonl, .csv or .tsv file, whatever they have; blank lines are no rows.
+
+    Args:
+        path: The file. A .tsv knows no quotes.
+        columns: Names of the columns of a .csv or .tsv whose first line does not say them; None where it does.
+        unlabeled: Whether the last of ``columns`` may be missing, in all rows alike.
+
+    Raises:
+        UserError: If a line is no row, or has not as many columns as there are names.
+    """
+    text = read_text(path)
+    if path.suffix != ".jsonl":
+        return _table_rows(path, text, list(columns or []), unlabeled)
+    if columns is not None:
+        raise UserError(f"columns ({list(columns)}) has no meaning for {path}, whose rows name them: set it to null")
+    return _json_rows(path, text)
+
+
+def field_of(row: Row, column: str, cure: str | None = None) -> Any:
+    """What a row has in a column; ``a.b`` is also what is called b within column a.
+
+    Args:
+        row: The row.
+        column: The column.
+        cure: What to do where there is none; None for the usual.
+    """
+    fields, name = row.fields, column
+    while name not in fields and isinstance(within := fields.get(name.partition(".")[0]), dict):
+        fields, name = within, name.partition(".")[2]
+    if name not in fields:
+        names = [column.removesuffix(name) + str(known) for known in fields]
+        if cure is None and row.place.rpartition(":")[0].endswith((".csv", ".tsv")):
+            cure = "where the first line is a row, name the columns with --data.source.columns"
+        shown, meant = f"{', '.join(names):.200}", did_you_mean(column, names)
+        raise UserError(f"{row.place} has no column {column!r}, only {shown}{meant}" + (f"; {cure}" if cure else ""))
+    return fields[name]
+
+
+def with_field(fields: dict[str, Any], column: str, value: Any) -> dict[str, Any]:
+    """The fields of a row with a value in a column, where ``field_of`` finds it."""
+    outer, _, inner = column.partition(".")
+    if not inner or column in fields:
+        return fields | {column: value}
+    within = fields.get(outer)
+    return fields | {outer: with_field(within if isinstance(within, dict) else {}, inner, value)}
+
+
+def text_of(row: Row, column: str, cure: str | None = None) -> str:
+    """The text that a row has in a column."""
+    text = field_of(row, column, cure)
+    if not isinstance(text, str):
+        raise UserError(f"{row.place}: {column} must be text, not {text!r:.80}")
+    return text
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
@@ -81,22 +133,28 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
         yield Row(fields, f"{path}:{number}")
 
 
-def _table_rows(path: Path, text: str) -> Iterator[Row]:
+def _table_rows(path: Path, text: str, names: list[str], unlabeled: bool) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
     is_tsv = path.suffix == ".tsv"
     options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {"strict": True}
     reader = csv.reader(io.StringIO(text, newline=""), **options)
-    names: list[str] = []
+    has_header = not names
     place = f"{path}:1"  # where the next row begins; within quotes it may have several lines
     try:
         for values in reader:
             here, place = place, f"{path}:{reader.line_num + 1}"
-            if names and values and len(values) != len(names):
+            if not values:
+                continue
+            if not names:
+                names = values
+                continue
+            if unlabeled:
+                names, unlabeled = names[: len(values)], False
+            if len(values) != len(names):
                 cure = "no text may have a tab" if is_tsv else "put quotes around a text that has a comma"
                 cure = cure if len(values) > len(names) else f"{names[len(values)]} is missing"
-                raise UserError(f"{here} has {len(values)} columns, the header {len(names)}: {cure}")
-            if names and values:
-                yield Row(dict(zip(names, values, strict=True)), here)
-            names = names or values
+                said = f"the header {len(names)}" if has_header else f"data.source.columns {len(names)} {names}"
+                raise UserError(f"{here} has {len(values)} columns, {said}: {cure}")
+            yield Row(dict(zip(names, values, strict=True)), here)
     except csv.Error as error:
         raise UserError(f"{place} is no row of .csv: {error}") from error

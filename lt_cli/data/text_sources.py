@@ -4,15 +4,15 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from lt_cli.data.hub_datasets import HubDataset
 from lt_cli.data.rows import ROW_SUFFIXES, read_rows, read_text
-from lt_cli.errors import UserError, one_line
+from lt_cli.errors import UserError
 
 TextSplit = Literal["train", "val", "test"]
 SUFFIXES = (".txt", ".md", *ROW_SUFFIXES)
@@ -230,15 +230,9 @@ class HuggingFaceText(TextSource):
         streaming: bool = False,
     ) -> None:
         """Reads nothing."""
-        for name, split in (("val_split", val_split), ("test_split", test_split)):
-            if split is not None and split.startswith(f"{train_split}["):
-                raise UserError(
-                    f"{name} ({split}) is a part of train_split ({train_split}), so that it would be trained on: "
-                    f"set train_split to the other part, such as {train_split}[:90%]"
-                )
-        self.path, self.config_name, self.column, self.streamed = path, config_name, column, streaming
-        self.split_names: dict[TextSplit, str | None] = {"train": train_split, "val": val_split, "test": test_split}
-        self._datasets: dict[str, Any] = {}
+        splits: dict[str, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+        self._hub = HubDataset(path, config_name=config_name, splits=splits, streaming=streaming)
+        self.column, self.streamed = column, streaming
 
     def prepare(self) -> None:
         """Downloads the dataset, unless it is streamed."""
@@ -246,7 +240,7 @@ class HuggingFaceText(TextSource):
 
     def documents_from(self, number: int) -> Iterator[str]:
         """The training documents from one on; what lies before is skipped where it is, if it can be."""
-        name = self.split_names["train"]
+        name = self._hub.split_name("train")
         assert name is not None
         dataset = self._dataset(name)
         if not self.streamed and number >= len(dataset):  # which skip refuses
@@ -255,72 +249,25 @@ class HuggingFaceText(TextSource):
 
     def documents(self, split: TextSplit) -> Iterator[str] | None:
         """The column's texts."""
-        name = self._split_name(split)
+        name = self._hub.split_name(split)
         return None if name is None else self._texts(self._dataset(name), name)
 
     def _texts(self, dataset: Any, name: str, first: int = 0) -> Iterator[str]:
         for number, row in enumerate(dataset.select_columns(self.column), first):
             text = row[self.column]
             if not isinstance(text, str):
-                raise UserError(f"{self.path}, {name}, row {number}: {self.column} must be text, not {text!r:.80}")
+                raise UserError(f"{self._hub.path}, {name}, row {number}: {self.column} must be text, not {text!r:.80}")
             yield text
 
     def fingerprint(self, split: TextSplit) -> str | None:
         """That of ``datasets``; a stream has none."""
-        name = self._split_name(split)
+        name = self._hub.split_name(split)
         return None if name is None or self.streamed else f"{self._dataset(name)._fingerprint} {self.column}"
 
-    def _split_name(self, split: TextSplit) -> str | None:
-        """The split's name in the dataset."""
-        if (given := self.split_names[split]) is not None:
-            return given
-        usual = {"val": "validation", "test": "test"}[split]
-        return usual if usual in self._known_splits else None
-
-    @cached_property
-    def _saved(self) -> dict[str, Any] | None:
-        """The splits that ``save_to_disk`` wrote; None where the path is anything else."""
-        import datasets
-
-        if not any((Path(self.path) / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            return None
-        saved = self._loading(lambda: datasets.load_from_disk(self.path))
-        return dict(saved) if isinstance(saved, dict) else {"train": saved}
-
-    @cached_property
-    def _known_splits(self) -> list[str]:
-        import datasets
-
-        if self._saved is not None:
-            return list(self._saved)
-        return self._loading(lambda: datasets.get_dataset_split_names(self.path, self.config_name))  # type: ignore[no-any-return]
-
-    def _dataset(self, split_name: str) -> Any:
-        """A split with its text, loaded once."""
-        if split_name not in self._datasets:
-            found = self._loading(lambda: self._load(split_name), split_name)
-            columns = found.column_names or list(next(iter(found), {}))  # a stream may not know them
-            if self.column not in columns:
-                raise UserError(f"column ({self.column}) must be a column of {self.path}: {', '.join(columns)}")
-            self._datasets[split_name] = found
-        return self._datasets[split_name]
-
-    def _load(self, split_name: str) -> Any:
-        import datasets
-
-        if self._saved is None:
-            return datasets.load_dataset(self.path, self.config_name, split=split_name, streaming=self.streamed)
-        sizes = {name: len(rows) for name, rows in self._saved.items()}
-        parts = datasets.ReadInstruction.from_spec(split_name).to_absolute(sizes)
-        found = datasets.concatenate_datasets([self._saved[p.splitname].select(range(p.from_, p.to)) for p in parts])
-        return found.to_iterable_dataset() if self.streamed else found
-
-    def _loading(self, load: Any, split_name: str = "") -> Any:
-        import datasets
-
-        try:
-            return load()
-        except (OSError, ValueError, IndexError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-            named = f"path ({self.path}), config_name ({self.config_name})" + (split_name and f", split ({split_name})")
-            cure = "set path to a name on the hub within reach or a directory, and the splits to those it has"
-            raise UserError(f"{named} could not be loaded: {one_line(error)}\n{cure}") from error
+    def _dataset(self, name: str) -> Any:
+        """A split that has the column."""
+        found = self._hub.rows(name)
+        columns = found.column_names or list(next(iter(found), {}))  # a stream may not know them
+        if self.column not in columns:
+            raise UserError(f"column ({self.column}) must be a column of {self._hub.path}: {', '.join(columns)}")
+        return found

@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lt_cli.data.framing import Frame, Tokens
 from lt_cli.errors import UserError, one_line
 
 TEXTS_AT_ONCE = 2_000
@@ -40,12 +42,24 @@ class Tokenizer(ABC):
         """Tokens that each document brings along besides those of its text."""
         return 1 if self.start_id == self.end_id else 2
 
+    def frame_of(self, num_texts: int) -> Frame:
+        """What a model expects around one text, or around two that belong together.
+
+        A start, and an end behind each text, unless a tokenizer has a way of its own.
+        """
+        end = [(self.end_id, 0)]
+        return Frame(([(self.start_id, 0)], *[end] * num_texts), (0, 1)[:num_texts])
+
     def load(self) -> None:  # noqa: B027  # one without files has nothing to do
         """Reads what it needs, or downloads it; on one process first, then on every one. Again changes nothing."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The tokens of each text, without start and end."""
+
+    @abstractmethod
+    def encode_with_spans(self, texts: Sequence[str]) -> list[Tokens]:
+        """The same, with the characters that each token stands for."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -89,6 +103,14 @@ class ByteTokenizer(Tokenizer):
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The bytes of each text."""
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+
+    def encode_with_spans(self, texts: Sequence[str]) -> list[Tokens]:
+        """The bytes of each text; all those of a character stand for it."""
+        found = []
+        for ids in self.encode(texts):
+            character = np.cumsum((ids & 0xC0) != 0x80, dtype=np.int32)  # a byte 10…… goes on with one
+            found.append(Tokens(ids, np.stack([character - 1, character], axis=1)))
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the bytes; those that are no UTF-8, as when a character is cut, become the replacement sign."""
@@ -182,6 +204,36 @@ class HuggingFaceTokenizer(Tokenizer):
             )
             arrays += [np.array(encoding.ids, np.int32) for encoding in some]
         return arrays
+
+    def encode_with_spans(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of each text and their characters, on all cores."""
+        found: list[Tokens] = []
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            some = self._tokenizer.encode_batch(list(texts[first : first + TEXTS_AT_ONCE]), add_special_tokens=False)
+            found += [Tokens(np.array(e.ids, np.int32), np.array(e.offsets, np.int32).reshape(-1, 2)) for e in some]
+        return found
+
+    def frame_of(self, num_texts: int) -> Frame:
+        """The tokenizer's own, learned from what it puts around two texts; else a start and ends."""
+        if self.start_token is not None or self.end_token is not None:
+            return super().frame_of(num_texts)
+        runs: list[list[tuple[int, int]]] = [[] for _ in range(num_texts + 1)]
+        types = [0] * num_texts
+        probe = self._tokenizer.encode(*[self._some_text] * num_texts)
+        text = 0
+        for token, kind, source in zip(probe.ids, probe.type_ids, probe.sequence_ids, strict=True):
+            if source is None:
+                runs[text].append((token, kind))
+            else:
+                text, types[source] = source + 1, kind
+        return Frame(tuple(runs), tuple(types)) if any(runs) else super().frame_of(num_texts)
+
+    @cached_property
+    def _some_text(self) -> str:
+        """Any text that has a token."""
+        texts = ("a", "A", "0", *self._tokenizer.get_vocab(with_added_tokens=False))
+        found: str = next(text for text in texts if self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; special tokens are left out."""

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import message
 
-from lt_cli.data.rows import read_rows, read_text
+from lt_cli.data.rows import Row, field_of, read_rows, read_text, with_field
 
 TEXTS = [
     "plain",
@@ -133,7 +133,7 @@ class TestMistakes:
     @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
     def test_another_encoding(self, name: str, tmp_path: Path) -> None:
         path = write(tmp_path / name, b"\xef\xbb\xbftext\nGr" + "üße".encode("latin-1"))
-        said = f"{path}, byte 10: 0xfc is not UTF-8 (invalid start byte): save it as UTF-8"
+        said = f"{path}:2, byte 10: 0xfc is not UTF-8 (invalid start byte): save all of it as UTF-8"
         assert message(lambda: read_text(path)) == said
         assert message(lambda: rows(path)) == said
 
@@ -148,3 +148,41 @@ class TestMistakes:
         path = tmp_path / "a.txt"
         assert message(lambda: read_text(path)) == f"{path} cannot be read: No such file or directory"
         assert message(lambda: read_text(tmp_path)) == f"{tmp_path} cannot be read: Is a directory"
+
+
+class TestColumns:
+    """Columns, and columns within columns."""
+
+    FIELDS = {"id": 1, "a.b": 2, "translation": {"en": "yes", "de": "ja", "x.y": 3}}  # noqa: RUF012  # never written to
+
+    @pytest.mark.parametrize(
+        ("column", "value"), [("id", 1), ("a.b", 2), ("translation.de", "ja"), ("translation.x.y", 3)]
+    )
+    def test_found_and_replaced(self, column: str, value: Any) -> None:
+        assert field_of(Row(self.FIELDS, "here"), column) == value
+        changed = with_field(self.FIELDS, column, "new")
+        assert field_of(Row(changed, "here"), column) == "new"
+        assert with_field(changed, column, value) == self.FIELDS
+        assert list(changed) == list(self.FIELDS)
+
+    def test_a_column_that_was_not_there(self) -> None:
+        assert with_field({"id": 1}, "text", "x") == {"id": 1, "text": "x"}
+        assert with_field({"id": 1}, "translation.de", "ja") == {"id": 1, "translation": {"de": "ja"}}
+        assert with_field({"translation": {"en": "yes"}}, "translation.de", "ja") == {
+            "translation": {"en": "yes", "de": "ja"}
+        }
+
+    @pytest.mark.parametrize(
+        ("column", "says"),
+        [
+            ("ids", "here has no column 'ids', only id, a.b, translation; did you mean id?"),
+            (
+                "translation.dee",
+                "here has no column 'translation.dee', only translation.en, translation.de, translation.x.y; "
+                "did you mean translation.de?",
+            ),
+            ("id.de", "here has no column 'id.de', only id, a.b, translation; did you mean id?"),
+        ],
+    )
+    def test_a_column_that_is_not_there_is_named(self, column: str, says: str) -> None:
+        assert message(lambda: field_of(Row(self.FIELDS, "here"), column)) == says

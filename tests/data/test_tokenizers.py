@@ -1,5 +1,6 @@
 """Tokens as transformers has them, what frames a text, and checkpoints that need no files."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from texts import KINDS, SENTENCES, bert_like, endless, gpt2_like, llama_like, r
 from toys import message
 from transformers import AutoTokenizer
 
+from lt_cli.data.framing import cut
 from lt_cli.data.tokenizers import ByteTokenizer, HuggingFaceTokenizer, Tokenizer
 
 TEXTS = [*SENTENCES, "", " ", "two\nlines  and  spaces ", "naïve 🙂 日本語", "the cat" * 50]
@@ -209,3 +211,79 @@ class TestState:
     def test_fingerprints_differ(self, tmp_path: Path) -> None:
         made = [loaded(KINDS[kind](tmp_path / kind)) for kind in ("gpt2", "bert", "roberta", "llama")]
         assert len({tokenizer.fingerprint() for tokenizer in [*made, ByteTokenizer()]}) == 5
+
+
+class TestFrames:
+    """What a model reads of one text or two is what transformers makes of them."""
+
+    @pytest.mark.parametrize("max_length", [7, 8, 12, 13, 30, 999])
+    @pytest.mark.parametrize("num_texts", [1, 2])
+    @pytest.mark.parametrize("kind", ["bert", "roberta", "llama"])
+    def test_equal_transformers(self, kind: str, num_texts: int, max_length: int, tmp_path: Path) -> None:
+        path = KINDS[kind](tmp_path / kind)
+        theirs, ours = AutoTokenizer.from_pretrained(path), loaded(path)
+        frame = ours.frame_of(num_texts)
+        for texts in itertools.product(TEXTS, repeat=num_texts):
+            if not texts[-1]:  # transformers takes an empty second text for none
+                continue
+            expected = theirs(
+                *texts,
+                truncation="longest_first",
+                max_length=max_length,
+                return_token_type_ids=True,
+                return_offsets_mapping=True,
+            )
+            tokens = ours.encode_with_spans(texts)
+            sizes = cut([len(one.ids) for one in tokens], max_length - frame.num_tokens)
+            parts = [one.ids[:size] for one, size in zip(tokens, sizes, strict=True)]
+            ids, types, starts = frame.around(*parts)
+            assert ids.tolist() == expected.input_ids
+            assert types.tolist() == expected.token_type_ids
+            for number, (one, size, start) in enumerate(zip(tokens, sizes, starts, strict=True)):
+                places = [i for i, text in enumerate(expected.sequence_ids()) if text == number]
+                assert places == [*range(start, start + size)]
+                assert [list(expected.offset_mapping[i]) for i in places] == one.spans[:size].tolist()
+
+    @pytest.mark.parametrize("kind", ["gpt2", "endless"])
+    def test_without_any_of_its_own(self, kind: str, tmp_path: Path) -> None:
+        ours = loaded(KINDS[kind](tmp_path), end_token="the" if kind == "endless" else None)
+        end = ours.end_id
+        assert ours.frame_of(1).runs == ([(end, 0)],) * 2
+        assert ours.frame_of(2).runs == ([(end, 0)],) * 3
+        assert ours.frame_of(2).types == (0, 1)
+
+    def test_given_tokens_stand_around(self, tmp_path: Path) -> None:
+        ours = loaded(bert_like(tmp_path), end_token="[MASK]")
+        assert ours.frame_of(1).runs == ([(ours.start_id, 0)], [(ours.mask_id, 0)])
+
+    def test_after_a_checkpoint(self, tmp_path: Path) -> None:
+        path = bert_like(tmp_path / "bert")
+        one, other = loaded(path), HuggingFaceTokenizer(str(path))
+        shutil.rmtree(path)
+        other.load_state_dict(one.state_dict())
+        assert other.frame_of(2) == one.frame_of(2)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_spans_come_with_the_same_tokens(self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        ours = loaded(KINDS[kind](tmp_path), end_token="the" if kind == "endless" else None)
+        monkeypatch.setattr("lt_cli.data.tokenizers.TEXTS_AT_ONCE", 3)
+        found = ours.encode_with_spans(TEXTS)
+        assert [one.ids.tolist() for one in found] == listed(ours, TEXTS)
+        assert all(one.spans.shape == (len(one.ids), 2) for one in found)
+        assert ours.encode_with_spans([]) == []
+
+    @settings(deadline=None)
+    @given(st.text())
+    def test_bytes(self, text: str) -> None:
+        (tokens,) = ByteTokenizer().encode_with_spans([text])
+        expected = [[i, i + 1] for i, character in enumerate(text) for _ in character.encode()]
+        assert tokens.spans.tolist() == expected
+        assert tokens.spans.shape == (len(tokens.ids), 2)
+        assert tokens.ids.tolist() == list(text.encode())
+
+    def test_bytes_of_two(self) -> None:
+        tokenizer = ByteTokenizer()
+        ids, types, starts = tokenizer.frame_of(2).around(*tokenizer.encode(["ab", "c"]))
+        assert ids.tolist() == [256, 97, 98, 256, 99, 256]
+        assert types.tolist() == [0, 0, 0, 0, 1, 0]
+        assert starts == [1, 4]
