@@ -15,19 +15,56 @@ OptimizerFactory = Callable[[Iterable], Optimizer]  # type: ignore[type-arg]  # 
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+SCALE = "lr_scale"
+"""Key of a group's factor of the learning rate, where there is a layer-wise decay."""
+
+
+def parameter_groups(module: nn.Module, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Two groups: weight matrices, which decay as the optimiser says, and all else, which never does.
 
     Norms, biases, embeddings and other parameters of one dimension do not decay. Frozen parameters are in
     their group from the start, so that a thaw changes no group. A tied weight counts as an embedding.
+
+    With a layer-wise decay of the learning rate (Howard & Ruder 2018, https://arxiv.org/abs/1801.06146), there are two
+    such groups for each depth of the blocks, each with its factor of the learning rate under ``lr_scale``.
     """
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-    decay: list[nn.Parameter] = []
-    no_decay: list[nn.Parameter] = []
+    scales = _scales(module, layer_decay) if layer_decay != 1 else {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in module.parameters():
-        (no_decay if parameter.ndim < 2 or id(parameter) in embeddings else decay).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        decays = parameter.ndim >= 2 and id(parameter) not in embeddings
+        groups.setdefault((scales.get(id(parameter), 1.0), decays), []).append(parameter)
+    return [
+        {"params": groups[scale, decays]}
+        | ({} if decays else {"weight_decay": 0.0})
+        | ({SCALE: scale} if scales else {})
+        for scale, decays in sorted(groups, reverse=True)
+    ]
+
+
+def _scales(module: nn.Module, layer_decay: float) -> dict[int, float]:
+    """Each parameter's factor: 1 above the blocks, less with each block below, and least for what lies under them.
+
+    The blocks are the longest list of modules that is within no other, as experts are within a block; what is
+    registered before them lies below them.
+    """
+    lists: dict[str, nn.ModuleList] = {}
+    for name, part in module.named_modules():
+        if isinstance(part, nn.ModuleList) and not name.startswith(tuple(f"{outer}." for outer in lists)):
+            lists[name] = part
+    if not lists:
+        raise UserError(f"layer_decay ({layer_decay}) must be 1 for a backbone without a list of blocks: leave it out")
+    name = max(lists, key=lambda name: len(lists[name]))
+    scales: dict[int, float] = {}
+    above = len(lists[name]) + 1
+    depth = 0
+    for parameter_name, parameter in module.named_parameters():
+        if parameter_name.startswith(f"{name}."):
+            depth = int(parameter_name.removeprefix(f"{name}.").split(".")[0]) + 1
+        elif depth:
+            depth = above
+        scales[id(parameter)] = layer_decay ** (above - depth)
+    return scales
 
 
 class MuonAdamW(Optimizer):

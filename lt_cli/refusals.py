@@ -76,3 +76,10 @@ def constructor(error: BaseException) -> str:
         if frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is not None:
             return type(frame.f_locals["self"]).__name__
     return ""
+
+
+def mismatch(message: str) -> str:
+    """The first of the differences between weights that torch lists, and how many there are."""
+    lines = [line.strip() for line in message.splitlines()[1:] if line.strip()]
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return lines[0][:300].rstrip(".") + more + "; leave out --config to use the checkpoint's own configuration"

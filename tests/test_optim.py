@@ -14,10 +14,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from toys import NumberData, NumberTask, tiny_gpt, trainer
 
+from lt_cli.backbones.base import Backbone
+from lt_cli.backbones.encoder import Encoder
+from lt_cli.backbones.hf_encoder import HuggingFaceEncoder
 from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceImageGPT
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.errors import UserError
 from lt_cli.optim import MuonAdamW, WarmupCosine, parameter_groups
+from lt_cli.optimizer_settings import scale_rates
+from lt_cli.tasks.sequence_classification import SequenceClassification
 
 
 def decays(module: nn.Module) -> dict[str, bool]:
@@ -286,3 +291,168 @@ class TestResume:
         whole = rates_of(halving, save_after=8, max_epochs=2)
         resumed = rates_of(halving, lr=0.2, ckpt_path=Path("half.ckpt"), max_epochs=2)
         assert resumed == pytest.approx([old / 2 for old in whole[8:]])
+
+
+class Nested(nn.Module):
+    """Two blocks of three experts each, so that the longest list is within another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = nn.Linear(2, 2)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"experts": nn.ModuleList(nn.Linear(2, 2) for _ in range(3))}) for _ in range(2)
+        )
+        self.above = nn.Linear(2, 2)
+
+
+def rates_by_name(module: nn.Module, layer_decay: float, lr: float = 1.0) -> dict[str, float]:
+    """The learning rate of each parameter."""
+    optimizer = torch.optim.AdamW(parameter_groups(module, layer_decay), lr=lr)
+    scale_rates(optimizer, layer_decay)
+    rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert len(rates) == len(list(module.parameters()))
+    return {name: rates[parameter] for name, parameter in module.named_parameters()}
+
+
+def classifier(backbone: Any) -> SequenceClassification:
+    """A task with a head."""
+    task = SequenceClassification(backbone=backbone)
+    task.make_head(2)
+    return task
+
+
+class TestLayerDecay:
+    """A lower learning rate the deeper a parameter lies."""
+
+    @pytest.mark.parametrize(
+        ("make", "blocks"),
+        [
+            (lambda: Encoder(vocab_size=9, max_seq_len=4, embed_dim=8, num_heads=2, num_layers=3), "backbone.blocks."),
+            (
+                lambda: HuggingFaceEncoder(
+                    architecture={
+                        "model_type": "bert",
+                        "hidden_size": 8,
+                        "num_attention_heads": 2,
+                        "num_hidden_layers": 3,
+                        "intermediate_size": 8,
+                    },
+                    vocab_size=9,
+                ),
+                "backbone.encoder.layer.",
+            ),
+            (lambda: tiny_gpt(num_layers=3), "backbone.blocks."),
+        ],
+        ids=["encoder", "bert", "gpt"],
+    )
+    def test_every_parameter(self, make: Any, blocks: str) -> None:
+        task = classifier(make())
+        found = rates_by_name(task, 0.5, lr=8.0)
+        seen = set()
+        for name, rate in found.items():
+            if name.startswith(blocks):
+                expected = 8 * 0.5 ** (3 - int(name.removeprefix(blocks).split(".")[0]))
+            else:
+                expected = 8 * 0.5**4 if "embedding" in name else 8.0
+            assert rate == expected, name
+            seen.add(rate)
+        assert seen == {8, 4, 2, 1, 0.5}
+
+    def test_weight_decay_is_as_without(self) -> None:
+        gpt = tiny_gpt()
+        groups = parameter_groups(gpt, 0.5)
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.5)
+        found = {p: group["weight_decay"] == 0.5 for group in optimizer.param_groups for p in group["params"]}
+        assert {name: found[p] for name, p in gpt.named_parameters()} == decays(gpt)
+
+    def test_lists_within_blocks_are_no_depths(self) -> None:
+        found = rates_by_name(Nested(), 0.5)
+        assert {found[name] for name in found if name.startswith("below")} == {0.125}
+        assert {found[name] for name in found if name.startswith("blocks.0")} == {0.25}
+        assert {found[name] for name in found if name.startswith("blocks.1")} == {0.5}
+        assert {found[name] for name in found if name.startswith("above")} == {1}
+
+    def test_one_is_none(self) -> None:
+        assert parameter_groups(tiny_gpt(), 1.0)[0].keys() == {"params"}
+        assert {*rates_by_name(tiny_gpt(), 1.0, lr=3.0).values()} == {3}
+
+    def test_a_schedule_scales_all(self) -> None:
+        gpt = tiny_gpt()
+        optimizer = torch.optim.AdamW(parameter_groups(gpt, 0.5), lr=8.0)
+        scale_rates(optimizer, 0.5)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        schedule = WarmupCosine(optimizer, 20, warmup_steps=4)
+        for step in range(20):
+            expected = [rate(step, peak, 20, 4, 0.0) for peak in peaks]
+            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
+            optimizer.step()
+            schedule.step()
+
+    def test_resumed_with_another_rate(self) -> None:
+        """Every depth has its part of the new one."""
+
+        def fit(lr: float, schedule: Any, **options: Any) -> list[list[float]]:
+            seen: list[list[float]] = []
+
+            class Seen(Rates):
+                def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+                    seen.append([group["lr"] for group in optimizer.param_groups])
+
+            task = NumberTask(Deep(), optimizer=partial(torch.optim.SGD, lr=lr), schedule=schedule, layer_decay=0.5)
+            one = trainer(Seen(options.pop("save_after", -1)), ExactResume(), limit_val_batches=0, max_epochs=2)
+            one.fit(task, NumberData(), **options)
+            return seen
+
+        parts = [1, 0.5, 0.25, 0.125]
+        for schedule in (COSINE, None):
+            fit(0.4, schedule, save_after=8)
+            resumed = fit(0.1, schedule, ckpt_path="half.ckpt")
+            for step, rates in enumerate(resumed, 8):
+                peak = 0.1 if schedule is None else rate(step, 0.1, 12, 4, 0.0)
+                assert sorted({*rates}, reverse=True) == pytest.approx([peak * part for part in parts])
+
+    def test_resumed_with_another_decay(self) -> None:
+        """Every depth has its own again; but there must be as many groups as before."""
+
+        def fit(layer_decay: float, **options: Any) -> list[float]:
+            task = NumberTask(Deep(), optimizer=partial(torch.optim.SGD, lr=0.1), layer_decay=layer_decay)
+            one = trainer(Rates(options.pop("save_after", -1)), ExactResume(), limit_val_batches=0, max_epochs=2)
+            one.fit(task, NumberData(), **options)
+            return sorted({group["lr"] for group in one.optimizers[0].param_groups}, reverse=True)
+
+        fit(0.5, save_after=8)
+        assert fit(0.25, ckpt_path="half.ckpt") == pytest.approx([0.1, 0.1 / 4, 0.1 / 16, 0.1 / 64])
+        with pytest.raises(UserError, match=r"SGD has 2 groups of parameters, the checkpoint's 8: go on with the same"):
+            fit(1.0, ckpt_path="half.ckpt")
+
+    def test_refused(self) -> None:
+        gpt = tiny_gpt()
+        muon = MuonAdamW(parameter_groups(gpt, 0.5))
+        with pytest.raises(
+            UserError, match=r"layer_decay \(0\.5\) must be 1 with MuonAdamW, which makes groups of its"
+        ):
+            scale_rates(muon, 0.5)
+        scale_rates(muon, 1.0)
+        with pytest.raises(UserError, match=r"layer_decay \(0\.5\) must be 1 for a backbone without a list of blocks"):
+            parameter_groups(nn.Linear(2, 2), 0.5)
+        for wrong in (0.0, -1.0, 1.5):
+            with pytest.raises(UserError, match=rf"layer_decay \({wrong}\) must be above 0 and at most 1"):
+                NumberTask(layer_decay=wrong)
+
+
+class Deep(Backbone):
+    """A weight below two blocks, and one above them."""
+
+    embed_dim = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = nn.Linear(1, 1)
+        self.blocks = nn.ModuleList(nn.Linear(1, 1) for _ in range(2))
+        self.above = nn.Linear(1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.below(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.above(x)

@@ -1,6 +1,5 @@
 """One page before the first step: what will be trained, on what, for how long, and where it goes."""
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -60,8 +59,8 @@ def _first_loss(trainer: Trainer, task: Task, data: DataModule, batch: dict[str,
             loss = task.step(batch, "train")["loss"].item()
         seconds = 3 * (time.perf_counter() - began)
         lines = [f"first loss: {loss:.4f}"]
-        if data.vocab_size is not None:
-            lines[0] += f" (ln V = {math.log(data.vocab_size):.4f})"
+        if beside := task.uninformed_loss():
+            lines[0] += f" ({beside[0]} = {beside[1]:.4f})"
         if trainer.world_size == 1 and seconds < LONG:
             began = time.perf_counter()
             trained = [parameter for parameter in task.parameters() if parameter.requires_grad]

@@ -1,8 +1,9 @@
 """What every task shares: one step for all stages, metrics, optimiser, checks against the data, checkpoint content."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from lt_cli.backbones.base import Backbone, CausalBackbone, TokenBackbone
+from lt_cli.backbones.base import Backbone, CausalBackbone, LanguageBackbone, TokenBackbone
 from lt_cli.data.base import Batch, DataModule, PictureData
 from lt_cli.errors import UserError
 from lt_cli.lean import batches_stay
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine, parameter_groups
-from lt_cli.refusals import refusals_of
+from lt_cli.optimizer_settings import go_on, let_prevail, plain_settings, refuse_other_groups, scale_rates
+from lt_cli.refusals import mismatch, refusals_of
 from lt_cli.version import VERSION
 
 Stage = Literal["train", "val", "test"]
@@ -64,6 +66,7 @@ class Task(LightningModule, ABC):
         optimizer: Built from the parameter groups; norms, biases and embeddings do not decay.
         schedule: Built from the optimiser and the run's number of optimiser steps, stepped at each of them;
             null keeps the learning rate.
+        layer_decay: Factor of the learning rate from each block of the backbone to the one below it.
 
     Attributes:
         monitor: The metric that says which checkpoint is best, and whether less or more is better.
@@ -77,12 +80,16 @@ class Task(LightningModule, ABC):
         backbone: Backbone,
         optimizer: OptimizerFactory = torch.optim.AdamW,
         schedule: ScheduleFactory | None = WarmupCosine,
+        layer_decay: float = 1.0,
     ) -> None:
         """Stores its parts; heads come in ``build``."""
         super().__init__()
         self.backbone = backbone
         self.optimizer_factory = optimizer
         self.schedule_factory = schedule
+        if not 0 < layer_decay <= 1:
+            raise UserError(f"layer_decay ({layer_decay}) must be above 0 and at most 1, which keeps one learning rate")
+        self.layer_decay = layer_decay
         self.run_config: dict[str, Any] | None = None
         self.metrics = nn.ModuleDict()
         self._data: DataModule | None = None
@@ -102,10 +109,15 @@ class Task(LightningModule, ABC):
         """Everything that one batch yields, without side effects.
 
         Returns:
-            ``loss``, other scalars to log under their names, and ``scores`` (B, C) with ``labels`` (B,) for
-            the metrics where there are any. Where the loss is a mean over other things than rows, ``weight``
-            is their number, so that an epoch's mean is one over all of them.
+            ``loss``, other scalars to log under their names, and what ``update_metrics`` reads where there are any:
+            ``scores`` (B, C) with ``labels`` (B,), unless a task has its own. Where the loss is a mean over other
+            things than rows, ``weight`` is their number, so that an epoch's mean, and that over the processes that
+            share a batch, is one over all of them.
         """
+
+    def update_metrics(self, metrics: MetricCollection, outputs: dict[str, Tensor], batch: Batch) -> None:
+        """Adds a batch to the metrics, from what ``step`` gave."""
+        metrics.update(outputs["scores"], outputs["labels"])
 
     @abstractmethod
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -114,6 +126,12 @@ class Task(LightningModule, ABC):
     def of_loss(self, loss: Tensor, stage: Stage) -> dict[str, Tensor]:
         """What follows from a mean loss, such as perplexity: of a training batch, or of a whole evaluation."""
         return {}
+
+    def uninformed_loss(self) -> tuple[str, float] | None:
+        """The loss of one who knows nothing but the number of answers, and its formula; for the first page."""
+        if isinstance(self.backbone, LanguageBackbone) and self.data is not None and self.data.vocab_size is not None:
+            return "ln V", math.log(self.data.vocab_size)
+        return None
 
     def build(self, data: DataModule) -> None:
         """Makes what depends on the data, such as a head as wide as its labels; called once."""
@@ -124,7 +142,9 @@ class Task(LightningModule, ABC):
             return []
         found = []
         option = "--model.backbone.init_args"
-        if data.vocab_size is not None and data.vocab_size != self.backbone.vocab_size:
+        tokens, known = data.vocab_size, self.backbone.vocab_size
+        # what predicts tokens must not predict more than there are; what reads them only may know more
+        if tokens is not None and (tokens > known or (tokens != known and isinstance(self.backbone, LanguageBackbone))):
             found.append(
                 f"the data has {data.vocab_size} tokens, the backbone a vocabulary of {self.backbone.vocab_size}: "
                 f"add {option}.vocab_size={data.vocab_size}"
@@ -142,13 +162,17 @@ class Task(LightningModule, ABC):
             )
         return found
 
-    def make_metrics(self, factories: MetricFactories, size: int) -> None:
+    def make_metrics(
+        self, factories: MetricFactories, size: int, stages: Sequence[Stage] = ("train", "val", "test")
+    ) -> None:
         """Makes one set of metrics per stage, in ``build``; logged as ``val/<name>`` and the like."""
-        for stage in ("train", "val", "test"):
+        for stage in stages:
             with refusals_of("--model.metrics"):
                 made: dict[str, Metric | MetricCollection] = {
                     name: factory(size) for name, factory in factories.items()
                 }
+            for metric in made.values():
+                metric.sync_on_compute = stage != "train"  # there each process logs its own batch
             self.metrics[f"{stage}_metrics"] = MetricCollection(made, prefix=f"{stage}/")
 
     @property
@@ -182,56 +206,69 @@ class Task(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; logged in the steps that Lightning writes only, as each log costs 0.2 ms."""
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
-        return self._step_and_log(batch, "train", log=interval > 0 and (self.global_step + 1) % interval == 0)
+        outputs = self._step_and_log(batch, "train", log=interval > 0 and (self.global_step + 1) % interval == 0)
+        if "weight" not in outputs or self.trainer.world_size == 1:
+            return outputs["loss"]
+        # so that the mean over processes, which strategies take of gradients, is one over all that the loss is over
+        weight = outputs["weight"].detach().float()
+        total = self.trainer.strategy.reduce(weight.clone(), reduce_op="sum")
+        return outputs["loss"] * (weight * self.trainer.world_size / total.clamp(min=1e-12))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; the epoch's mean is logged."""
-        return self._step_and_log(batch, "val", log=True)
+        return self._step_and_log(batch, "val", log=True)["loss"]
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; the mean over the test set is logged."""
-        return self._step_and_log(batch, "test", log=True)
+        return self._step_and_log(batch, "test", log=True)["loss"]
 
-    def _step_and_log(self, batch: Batch, stage: Stage, *, log: bool) -> Tensor:
+    def _step_and_log(self, batch: Batch, stage: Stage, *, log: bool) -> dict[str, Tensor]:
         outputs = self.step(batch, stage)
         if log:
-            weight = outputs.pop("weight", None)
-            if stage == "train":
-                outputs |= self.of_loss(outputs["loss"].detach(), stage)
-            count = len(batch["index"]) if weight is None or stage == "train" else int(weight)
-            scores, labels = outputs.pop("scores", None), outputs.pop("labels", None)
-            for name, value in outputs.items():
-                self.log(
-                    f"{stage}/{name}",
-                    value.detach(),
-                    prog_bar=name == "loss",
-                    on_step=stage == "train",
-                    on_epoch=stage != "train",
-                    sync_dist=stage != "train",
-                    # times the processes, as Lightning divides by them, in whole numbers
-                    batch_size=count * self.trainer.world_size,
-                )
-            if scores is not None and f"{stage}_metrics" in self.metrics:
-                metrics = self.metrics[f"{stage}_metrics"]
-                assert isinstance(metrics, MetricCollection)
-                values = metrics(scores.detach(), labels)
-                training = stage == "train"  # of a training batch the batch's own value, otherwise the epoch's
-                self.log_dict(values if training else metrics, prog_bar=True, on_step=training, on_epoch=not training)
-                if training:
-                    metrics.reset()
-        return outputs["loss"]
+            self._log_outputs(outputs, batch, stage)
+        return outputs
+
+    def _log_outputs(self, outputs: dict[str, Tensor], batch: Batch, stage: Stage) -> None:
+        scalars = {name: value.detach() for name, value in outputs.items() if not value.ndim}
+        weight = scalars.pop("weight", None)
+        if stage == "train":
+            scalars |= self.of_loss(scalars["loss"], stage)
+        count = len(batch["index"]) if weight is None or stage == "train" else int(weight)
+        for name, value in scalars.items():
+            self.log(
+                f"{stage}/{name}",
+                value,
+                prog_bar=name == "loss",
+                on_step=stage == "train",
+                on_epoch=stage != "train",
+                sync_dist=stage != "train",
+                # times the processes, as Lightning divides by them, in whole numbers
+                batch_size=count * self.trainer.world_size,
+            )
+        if f"{stage}_metrics" in self.metrics:
+            metrics = self.metrics[f"{stage}_metrics"]
+            assert isinstance(metrics, MetricCollection)
+            self.update_metrics(metrics, {name: value.detach() for name, value in outputs.items()}, batch)
+            if stage == "train":  # the batch's own value
+                self.log_dict(metrics.compute(), prog_bar=True)
+                metrics.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Logs what follows from the mean loss."""
-        self._log_of_loss("val")
+        """Logs what is known at the end only: metrics, and what follows from the mean loss."""
+        self._log_epoch("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs what follows from the mean loss."""
-        self._log_of_loss("test")
+        """Logs what is known at the end only: metrics, and what follows from the mean loss."""
+        self._log_epoch("test")
 
-    def _log_of_loss(self, stage: Stage) -> None:
+    def _log_epoch(self, stage: Stage) -> None:
         if (loss := self.trainer.callback_metrics.get(f"{stage}/loss")) is not None:
             self.log_dict({f"{stage}/{name}": value for name, value in self.of_loss(loss, stage).items()})
+        if f"{stage}_metrics" in self.metrics:
+            metrics = self.metrics[f"{stage}_metrics"]
+            assert isinstance(metrics, MetricCollection)
+            self.log_dict(metrics.compute(), prog_bar=True)
+            metrics.reset()
 
     def _call_batch_hook(self, hook_name: str, *args: Any) -> Any:
         """Lightning's hooks that move and change a batch, where there are any."""
@@ -250,8 +287,10 @@ class Task(LightningModule, ABC):
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser over the parameter groups, and the schedule per optimiser step."""
         with refusals_of("--model.optimizer"):
-            optimizer = self.optimizer_factory(parameter_groups(self))
-        self._group_settings = [_settings(optimizer)]
+            optimizer = self.optimizer_factory(parameter_groups(self, self.layer_decay))
+        scale_rates(optimizer, self.layer_decay)
+        refuse_other_groups(optimizer, getattr(self, "_loaded_settings", None))
+        self._group_settings = [plain_settings(optimizer)]
         if self.schedule_factory is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # not declared
             return optimizer
         total_steps = self.trainer.estimated_stepping_batches
@@ -276,7 +315,7 @@ class Task(LightningModule, ABC):
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
-            raise UserError(f"the checkpoint{self._file()} is of another model: {_mismatch(str(error))}") from error
+            raise UserError(f"the checkpoint{self._file()} is of another model: {mismatch(str(error))}") from error
 
     def _given(self) -> set[str]:
         """Names of the weights that building the backbone brings back."""
@@ -352,41 +391,8 @@ class Task(LightningModule, ABC):
 
         Only what changed is written, as a schedule may have moved the rest.
         """
-        loaded = getattr(self, "_loaded_settings", None)
-        if not loaded:
-            return
-        for optimizer, old_groups, new_groups in zip(
-            self.trainer.optimizers, loaded, self._group_settings, strict=True
-        ):
-            for group, old, new in zip(optimizer.param_groups, old_groups, new_groups, strict=True):
-                if unknown := sorted(new.keys() - group.keys()):
-                    raise UserError(
-                        f"{type(optimizer).__name__} has {unknown[0]}, which the checkpoint's optimiser has not: "
-                        "go on with the same --model.optimizer, or start anew without --ckpt_path"
-                    )
-                for name in (n for n in new if n in old and old[n] != new[n]):
-                    group[name] = new[name] if name != "lr" else group["lr"] * new["lr"] / old["lr"]
-                if self.schedule_factory is None and "lr" in new:
-                    group["lr"] = new["lr"]
-                group["initial_lr"] = new.get("lr", group["lr"])
-        for config in self.trainer.lr_scheduler_configs:
-            if hasattr(config.scheduler, "base_lrs"):
-                config.scheduler.base_lrs = [g["initial_lr"] for g in config.scheduler.optimizer.param_groups]
-            if isinstance(config.scheduler, WarmupCosine):
-                config.scheduler.stand_at(self.trainer.global_step)
-
-
-def _mismatch(message: str) -> str:
-    """The first of the differences that torch lists, and how many there are."""
-    lines = [line.strip() for line in message.splitlines()[1:] if line.strip()]
-    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-    return lines[0][:300].rstrip(".") + more + "; leave out --config to use the checkpoint's own configuration"
-
-
-def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """The plain hyper-parameters of each group."""
-    plain = (bool, int, float, str, tuple, list, type(None))
-    return [
-        {name: value for name, value in group.items() if name != "params" and isinstance(value, plain)}
-        for group in optimizer.param_groups
-    ]
+        if loaded := getattr(self, "_loaded_settings", None):
+            for optimizer, before, now in zip(self.trainer.optimizers, loaded, self._group_settings, strict=True):
+                let_prevail(optimizer, before, now, keeps_rate=self.schedule_factory is None)
+            for config in self.trainer.lr_scheduler_configs:
+                go_on(config.scheduler, self.trainer.global_step)

@@ -6,22 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lt_cli.backbones.base import CausalBackbone, MaskedBackbone, TokenBackbone
+from lt_cli.backbones.base import CausalBackbone, LanguageBackbone, MaskedBackbone
 from lt_cli.data.base import Batch, DataModule, TextData
 from lt_cli.errors import UserError
 from lt_cli.generation import Sampling, continue_prompts
 from lt_cli.losses import IGNORE, likeliest, linear_cross_entropy
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine
 from lt_cli.tasks.base import Stage, Task
-
-DIGITS = 6
-"""Of probabilities that predict writes; those beyond depend on the batch's size."""
+from lt_cli.tasks.heads import DIGITS
 
 
 class _LanguageModeling(Task):
     """What both kinds share: the loss, and data of text."""
 
-    backbone: TokenBackbone
+    backbone: LanguageBackbone
 
     def problems(self, data: DataModule) -> list[str]:
         """Sizes, and whether the data has text."""
