@@ -2,24 +2,28 @@
 
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
+import numpy as np
+import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningDataModule
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lt_cli.checkpoint_io import ours, read
+from lt_cli.data.base import DataModule
 from lt_cli.errors import UserError
 from lt_cli.parser import Parser
 from lt_cli.refusals import root_cause
 from lt_cli.runs import find
-from lt_cli.tasks.base import Task
+from lt_cli.tasks.base import Task, evaluating
 
 
 def run_config(
@@ -149,6 +153,31 @@ class Run:
 
     task: Task
     data: LightningDataModule
+
+    def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Each row with what the task says of it, as predict writes it into files.
+
+        Args:
+            rows: What the data calls a row: a text, a pair of texts, or a mapping with the columns of its files.
+
+        Raises:
+            UserError: If the data takes no rows from Python, or one of them is no row.
+        """
+        if not isinstance(self.data, DataModule):
+            raise UserError(f"{type(self.data).__name__} takes no rows from Python: predict from the command line")
+        split, fields = self.data.given(rows)
+        lengths = getattr(split, "lengths", np.zeros(len(split)))
+        order = np.argsort(-lengths, kind="stable")
+        columns: dict[str, list[Any]] = {}
+        with evaluating(self.task), torch.no_grad():
+            for first in range(0, len(order), self.data.batch_size):
+                batch = split.batch(order[first : first + self.data.batch_size].tolist(), 0)
+                moved = move_data_to_device(batch, self.task.device)
+                for name, values in self.task.predict_step(moved, 0).items():
+                    columns.setdefault(name, []).extend(values.tolist() if isinstance(values, Tensor) else values)
+        places = np.argsort(columns.get("index", []))
+        in_order = {name: [values[i] for i in places] for name, values in columns.items()}
+        return self.data.with_predictions(fields, in_order)
 
 
 def load(path: str | Path) -> Run:

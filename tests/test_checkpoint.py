@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+import yaml
 from contract_suite import ROOT, assert_same_weights, only_run, weights
 
 from lt_cli.arguments import arrange
@@ -20,6 +21,7 @@ from lt_cli.backbones.gpt import GPT
 from lt_cli.checkpoint import load, restore_data, run_config
 from lt_cli.checkpoint_io import CheckpointIO, read
 from lt_cli.cli import run
+from lt_cli.data.base import DataModule
 from lt_cli.errors import RunError, UserError
 from lt_cli.reuse import CheckpointPalette, causal_backbone
 from lt_cli.runs import find, new_run, run_of
@@ -29,6 +31,7 @@ from lt_cli.tasks.pixel_generation import PixelGeneration
 GOLDEN = ROOT / "tests" / "golden" / "pixel_generation.ckpt"
 CLASSIFICATION = ROOT / "tests" / "contract" / "pixel_classification.yaml"
 GENERATION = ROOT / "tests" / "contract" / "pixel_generation.yaml"
+SEQUENCES = ROOT / "tests" / "contract" / "sequence_classification.yaml"
 FIT = ["fit", f"--config={GENERATION}"]
 needs_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 CONTENT = {"state_dict": {"weight": torch.arange(3.0)}, "lt_cli": {"format": 1, "config": None}}
@@ -478,3 +481,79 @@ class TestReuse:
         assert_same_weights(load("alone.ckpt").task.state_dict(), fitted.model.state_dict())
         resumed = run(["fit", "--ckpt_path=alone.ckpt", "--trainer.max_epochs=3"])
         assert resumed.trainer.global_step == 12
+
+
+def said(index: int) -> str:
+    """The text of a row from Python."""
+    return ["aaaa b", "b", "c" * 60, "abab", "bbb a c"][index % 5]
+
+
+class TestPredictInPython:
+    """What predict writes into files, of rows that Python has."""
+
+    @pytest.fixture(scope="class")
+    def several(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """The last checkpoint of a fit over several labels, whose files are gone."""
+        torch.set_num_threads(1)
+        root = tmp_path_factory.mktemp("several")
+        rows = [f"{said(i)}\t{'|'.join(sorted({*said(i)} & {*'ab'}))}\n" for i in range(40)]
+        (root / "mine.tsv").write_text("text\tlabel\n" + "".join(rows))
+        flags = [
+            "--model=lt_cli.tasks.sequence_classification.MultiLabelClassification",
+            "--data.source=lt_cli.data.row_sources.TableFiles",
+            f"--data.source.path={root / 'mine.tsv'}",
+            "--data.labels=lt_cli.data.labels.SeveralLabels",
+            "--data.labels.separator=|",
+            "--data.pair_column=null",
+            "--model.probabilities=true",
+            f"--trainer.default_root_dir={root / 'runs'}",
+        ]
+        config = yaml.safe_load(SEQUENCES.read_text())
+        for name in ("label_smoothing", "dropout"):
+            config["model"]["init_args"].pop(name)
+        (root / "several.yaml").write_text(yaml.safe_dump(config))
+        run(["fit", f"--config={root / 'several.yaml'}", "--model.schedule.warmup_steps=0", *flags])
+        (root / "mine.tsv").unlink()
+        return only_run("several", root / "runs") / "checkpoints" / "last.ckpt"
+
+    def test_several_labels_are_lists(self, several: Path) -> None:
+        """Without any file; in .tsv they are text."""
+        loaded = load(several)
+        found = loaded.predict(["ab", {"text": "b", "id": 7}])
+        assert [row["text"] for row in found] == ["ab", "b"]
+        assert found[1]["id"] == 7
+        for row in found:
+            assert row["label"] == [name for name in ("a", "b") if row["probabilities"][name] >= 0.5]
+        Path("new.tsv").write_text("text\nab\nb\n")
+        arguments = ["--data.source.predict_path=new.tsv", "--model.threshold=0.001", "--model.probabilities=false"]
+        run(["predict", f"--ckpt_path={several}", *arguments, "--predictions.directory=out"])
+        assert Path("out/predictions.tsv").read_text() == "text\tlabel\nab\ta|b\nb\ta|b\n"
+
+    def test_order_and_size_of_batches(self, several: Path) -> None:
+        """Rows go by length, and come back in their own order, whatever the batch."""
+        loaded = load(several)
+        texts = [said(i) + "b" * (i % 3) for i in range(23)]
+        whole = loaded.predict(texts)
+        assert [row["text"] for row in whole] == texts
+        assert [loaded.predict([text])[0]["label"] for text in texts] == [row["label"] for row in whole]
+        assert isinstance(loaded.data, DataModule)
+        loaded.data.batch_size = 2
+        assert [row["label"] for row in loaded.predict(texts)] == [row["label"] for row in whole]
+        assert loaded.predict([]) == []
+
+    def test_leaves_the_task_as_it_was(self, several: Path) -> None:
+        loaded = load(several)
+        loaded.task.train()
+        assert loaded.predict(["ab"]) == loaded.predict(["ab"]), "without dropout"
+        assert loaded.task.training
+        rows = [{"text": "ab"}]
+        loaded.predict(rows)
+        assert rows == [{"text": "ab"}]
+
+    def test_mistakes(self, several: Path, trained: Path) -> None:
+        with pytest.raises(UserError, match="PixelData takes no rows from Python: predict from the command line"):
+            load(trained).predict(["a"])
+        with pytest.raises(UserError, match="3 must be a text, or a mapping with text"):
+            load(several).predict([3])
+        with pytest.raises(UserError, match=r"row 1 has no text in text: give it some"):
+            load(several).predict(["a", ""])
