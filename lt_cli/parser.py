@@ -82,6 +82,8 @@ class Parser(LightningArgumentParser):
         if "subcommand" in config:
             for option, kind in misplaced_nulls(config[config.subcommand]):
                 raise UserError(f"--{option}: expected {kind}, got null")
+            for option in (arg.removesuffix("={}") for arg in args or [] if arg.endswith("={}")):
+                refuse_unknown(config[config.subcommand], option)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -96,6 +98,26 @@ class Parser(LightningArgumentParser):
         names = {name for action in self._actions for name in action.option_strings}
         below = (action.choices.values() for action in self._actions if isinstance(action.choices, dict))
         return names.union(*(parser._option_names() for parsers in below for parser in parsers))
+
+
+def refuse_unknown(config: Any, option: str) -> None:
+    """Refuses an option given as {} that its part of the configuration has not: jsonargparse drops it in silence."""
+    part, seen = config, "-"
+    for name in option.removeprefix("--").rstrip("+").split("."):
+        owner = part.get("class_path") if _has_names(part) else None
+        if owner and name not in ("class_path", "init_args") and _has_names(part.get("init_args")):
+            part = part["init_args"]
+        if not _has_names(part) or name not in part:
+            if not owner:
+                raise UserError(f"there is no option {option}={{}}")
+            raise UserError(
+                f"{seen}: {owner.rpartition('.')[2]} has no option {name}{did_you_mean(name, _parameters(owner))}"
+            )
+        part, seen = part[name], f"{seen}-{name}" if seen == "-" else f"{seen}.{name}"
+
+
+def _has_names(part: Any) -> bool:
+    return hasattr(part, "keys") and hasattr(part, "get")
 
 
 def _as_yaml(arg: str) -> str:

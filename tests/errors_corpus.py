@@ -53,6 +53,11 @@ GENERATION = {
     "--model.backbone.init_args.num_layer=8": "--model.backbone: GPT has no option num_layer; did you mean num_layers?",
     "--model.backbone.num_layer=8": "--model.backbone: GPT has no option num_layer; did you mean num_layers?",
     "--model.completions=3": "--model: PixelGeneration has no option completions; did you mean num_completions?",
+    "--model.completions={}": "--model: PixelGeneration has no option completions; did you mean num_completions?",
+    "--model.backbone.lora={}": "--model.backbone: GPT has no option lora",
+    "--model.sampling.temprature={}": (
+        "there is no option --model.sampling.temprature={}; did you mean --model.sampling.temperature?"
+    ),
     "--model.sampling.temprature=1": (
         "there is no option --model.sampling.temprature=1; did you mean --model.sampling.temperature?"
     ),

@@ -139,7 +139,7 @@ TEXT_CORPUS = [
     ),
     Wrong(
         [*TEXTFILES],
-        "mine, byte 3: 0xff is not UTF-8 (invalid start byte): save it as UTF-8",
+        "mine:1, byte 3: 0xff is not UTF-8 (invalid start byte): save all of it as UTF-8",
         before=save("mine", b"abc\xff\xfe"),
     ),
     Wrong(

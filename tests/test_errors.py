@@ -15,7 +15,12 @@ import torch
 import yaml
 from contract_suite import ROOT
 from errors_corpus import CORPUS, TASKS, Wrong
+from errors_of_choices import CHOICES_CORPUS
+from errors_of_classification import CLASSIFICATION_CORPUS
+from errors_of_question_answering import QUESTION_CORPUS
 from errors_of_text import TEXT_CORPUS
+from errors_of_text_generation import GENERATION_CORPUS
+from errors_of_tokens import TOKEN_CORPUS
 
 from lt_cli.cli import main, run
 from lt_cli.errors import did_you_mean
@@ -53,7 +58,11 @@ def mistake(*args: str, code: int = 2) -> str:
     return message
 
 
-@pytest.mark.parametrize("wrong", [*CORPUS, *TEXT_CORPUS], ids=str)
+CORPORA = [*CORPUS, *TEXT_CORPUS, *CLASSIFICATION_CORPUS, *TOKEN_CORPUS, *QUESTION_CORPUS, *CHOICES_CORPUS]
+CORPORA += GENERATION_CORPUS
+
+
+@pytest.mark.parametrize("wrong", CORPORA, ids=str)
 def test_corpus(wrong: Wrong) -> None:
     if wrong.before is not None:
         wrong.before()
