@@ -42,7 +42,7 @@ model:
 data:
   class_path: lt_cli.data.pixels.PixelData
   init_args:
-    source: {{class_path: command_line.Noise, init_args: {{num_images: {images}, side: {side}}}}}
+    source: {{class_path: command_line.Noise, init_args: {{num_images: {rows}, side: {side}}}}}
     palette: {{class_path: lt_cli.data.palette.GreyLevels, init_args: {{num_colors: {colors}}}}}
     batch_size: {batch}
 trainer:
@@ -54,8 +54,8 @@ trainer:
   - {{class_path: command_line.Turns, init_args: {{steps: {turn}}}}}
 """
 
-TINY = {"colors": 5, "width": 8, "layers": 2, "side": 4, "batch": 16}
-SIZE_A = {"colors": 16, "width": 16, "layers": 8, "side": 28, "batch": 8}
+TINY = {"colors": 5, "width": 8, "layers": 2, "side": 4, "pixels": 16, "batch": 16}
+SIZE_A = {"colors": 16, "width": 16, "layers": 8, "side": 28, "pixels": 784, "batch": 8}
 
 
 class Noise(ImageSource):
@@ -135,12 +135,10 @@ class BareLoop:
             self.schedule.step()
 
 
-def measure(turn: int, turns: int, sizes: dict[str, int]) -> tuple[float, float]:
+def measure(turn: int, turns: int, sizes: dict[str, int], config: str = CONFIG) -> tuple[float, float]:
     """Processor seconds of a bare step, and what one through the command line takes above it: medians over turns."""
     steps = (turns + 2) * turn + 1
-    config = CONFIG.format(
-        turn=turn, steps=steps, images=2 * steps * sizes["batch"], pixels=sizes["side"] ** 2, **sizes
-    )
+    config = config.format(turn=turn, steps=steps, rows=2 * steps * sizes["batch"], **sizes)
     with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory), open(os.devnull, "w") as nowhere:
         Path("benchmark.yaml").write_text(config, encoding="utf-8")
         with contextlib.redirect_stdout(nowhere):

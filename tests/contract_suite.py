@@ -123,4 +123,6 @@ def freeze_and_noise(config: Path) -> list[str]:
 
 def blocks(config: Path) -> str:
     """The name of the blocks in a config's backbone."""
-    return "backbone.bert.encoder.layer" if "model_type: bert" in config.read_text() else "backbone.blocks"
+    text = config.read_text()
+    names = {"model_type: bert": "bert.encoder.layer", "model_type: t5": "encoder.block"}
+    return "backbone." + next((name for model, name in names.items() if model in text), "blocks")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pretrained import pretrained_bert, pretrained_gpt2
+from pretrained import pretrained_bert, pretrained_gpt2, pretrained_t5, vocab_size
 
 from lt_cli.cli import run
 
@@ -24,6 +24,14 @@ TINY += ["--data.batch_size=2", "--model.schedule=null", "--sample_images=null",
 
 SMALL_PALETTE = ["--data.palette.num_colors=8", "--model.backbone.vocab_size=8"]
 SMALL_TEXT = ["--data.source=toys.Sentences", "--data.max_seq_len=16"]
+SMALL_WORDS = ["--data.source=toys.TaggedWords", "--data.label_column=labels"]
+SMALL_CHOICES = ["--data.source=toys.Riddles", "--data.text_column=context", "--data.question_column=null"]
+SMALL_CHOICES += ["--data.choice_columns=null", "--data.choices_column=choices"]
+SMALL_QUESTIONS = ["--data.source=toys.Questions", "--data.max_seq_len=64", "--data.stride=16"]
+SMALL_QUESTIONS += ["--data.max_question_len=16"]
+SMALL_PAIRS = ["--data.source=toys.Beginnings", "--data.source_column=source", "--data.target_column=target"]
+SMALL_PAIRS += ["--data.max_target_len=16", "--model.max_new_tokens=4", "--data.val_fraction=null"]
+SMALL_PAIRS += ["--data.test_fraction=null"]
 
 
 @pytest.fixture
@@ -39,8 +47,26 @@ def tiny(config: str, folder: Path) -> list[str]:
         return SMALL_PALETTE
     if "pretrained: " not in config:
         return []
-    make = pretrained_bert if "bert" in config else pretrained_gpt2
-    return [f"--model.backbone.pretrained={make(folder)}", f"--data.tokenizer.path={folder}", *SMALL_TEXT]
+    if "TextToText" in config:
+        pretrained = [f"--model.backbone.pretrained={pretrained_t5(folder)}", f"--data.tokenizer.path={folder}"]
+        return [*pretrained, f"--model.backbone.vocab_size={vocab_size(folder)}", *SMALL_PAIRS]
+    make = pretrained_gpt2 if "gpt2" in config else pretrained_bert
+    pretrained = [f"--model.backbone.pretrained={make(folder)}", f"--data.tokenizer.path={folder}"]
+    toys = {
+        "ChoiceData": SMALL_CHOICES,
+        "QuestionData": SMALL_QUESTIONS,
+        "LabeledTokens": SMALL_WORDS,
+        "LabeledText": small_rows(config),
+        "PackedText": SMALL_TEXT,
+    }
+    return pretrained + next(small for data, small in toys.items() if data in config)
+
+
+def small_rows(config: str) -> list[str]:
+    """Rows of a toy in place of a dataset's."""
+    columns = {"text": "text", "label": "score" if "labels.Score" in config else "label"}
+    columns |= {"pair": "reply"} if "pair_column" in config else {}
+    return ["--data.source=toys.Opinions", *(f"--data.{name}_column={column}" for name, column in columns.items())]
 
 
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -81,7 +107,8 @@ def test_header_gives_the_command(path: Path) -> None:
 def test_fragment_fits_into_the_default(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     option = FRAGMENTS[path]
     assert option in path.read_text(), "the header says how to use it"
-    base = [f"--config={CONFIGS / 'lm_bytes.yaml'}"] if "text_sources" in path.read_text() else []
+    bases = {"text_sources": "lm_bytes.yaml", "row_sources": "unicode_names.yaml"}
+    base = [f"--config={CONFIGS / name}" for kind, name in bases.items() if kind in path.read_text()]
     config = printed(["fit", *base, f"{option}={path}"], capsys)
     place: Any = config
     for key in option.removeprefix("--").split("."):

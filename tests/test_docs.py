@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pretrained import pretrained_gpt2
+from pretrained import pretrained_bert, pretrained_gpt2
 
 from lt_cli.cli import run
 
@@ -60,11 +60,13 @@ def execute(command: str) -> None:
     if "lm_gpt2" in command:
         tiny |= {"--model.backbone.pretrained": "MODEL", "--data.tokenizer.path": "MODEL"}
         tiny |= {"--data.source": "configs/data/text_files.yaml", "--data.source.path": "TEXT"}
+    if "reviews.yaml" in command:
+        tiny |= {"--model.backbone.pretrained": "ENCODER", "--data.tokenizer.path": "ENCODER"}
     if arguments[0] == "fit":
         tiny |= {"--sample_images": "null"}
         if "--model.schedule.warmup_steps" in given:
             tiny["--model.schedule.warmup_steps"] = "0"
-        elif not re.search("brightness|smooth", command):
+        elif not re.search("brightness|smooth|focal", command):
             tiny["--model.schedule"] = "null"
     run([*arguments, *(f"{option}={value}" for option, value in tiny.items())])
 
@@ -82,6 +84,23 @@ def workplace(offline_pictures: None) -> None:
     for name in ("TEXT/book.txt", "input.txt"):
         Path(name).write_text("It was a dark and stormy night. " * 500)
     pretrained_gpt2(Path("MODEL"))
+    pretrained_bert(Path("ENCODER"))
+    small_corpora()
+    texts = ["the pacing is perfect", "a story that goes nowhere"]
+    Path("reviews.tsv").write_text(
+        "".join(f"{text}\t{label}\n" for text, label in zip(texts, ("good", "bad"), strict=True) for _ in range(20))
+    )
+    Path("new.tsv").write_text("\n".join(texts))
+
+
+def small_corpora() -> None:
+    """Files as SST-2 and CoNLL-2003 have them."""
+    Path("SST2").mkdir()
+    rows = [f"it is {'good' if i % 2 else 'bad'}\t{i % 2}" for i in range(8)]
+    for split in ("train", "dev"):
+        (Path("SST2") / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows]))
+    for name in ("eng.train", "eng.testa"):
+        Path(name).write_text("EU NNP I-NP I-ORG\nis VB I-VP O\n\nParis NNP I-NP I-LOC\n" * 4)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -29,7 +29,7 @@ def main(root: Path) -> None:
         with contextlib.suppress(Killed), dies_after(3):
             run([*exact, "--trainer.default_root_dir=resumed"])
         if torch.distributed.get_rank() == 0:
-            shutil.copytree("resumed", "broken", dirs_exist_ok=True)
+            shutil.copytree(f"resumed/{config.stem}", f"broken/{config.stem}")
         torch.distributed.barrier()
         run([*exact, "--trainer.default_root_dir=resumed", "--ckpt_path=last"])
         together = f"--predictions.directory=together/{config.stem}"
