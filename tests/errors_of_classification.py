@@ -38,7 +38,7 @@ CLASSIFICATION_CORPUS = [
         "layer_decay (0.0) must be above 0 and at most 1, which keeps one learning rate",
     ),
     Wrong(
-        [*FIT, "--model.optimizer=lt_cli.optim.MuonAdamW"],
+        [*FIT, "--model.layer_decay=0.9", "--model.optimizer=lt_cli.optim.MuonAdamW"],
         ("layer_decay (0.9) must be 1 with MuonAdamW, which makes groups of its own: use torch.optim.AdamW"),
     ),
     Wrong(
