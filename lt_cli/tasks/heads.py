@@ -26,7 +26,7 @@ def linear_head(embed_dim: int, num_outputs: int, *, bias: bool = True) -> nn.Li
     """Features to outputs, drawn from N(0, 0.02) (Devlin et al. 2018) by the run's seed, so alike in all processes.
 
     A head at zero lets Adam take full steps of the backbone on gradients that a few first batches alone have shaped:
-    fine-tuning then learns far less.
+    fine-tuning then learns more slowly.
     """
     head = nn.Linear(embed_dim, num_outputs, bias=bias)
     # on the CPU, as heads are made under the default device and dtype of a trainer's strategy
