@@ -1,6 +1,6 @@
 """Tiny pictures, models and trainers that several tests share."""
 
-import json
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from lt_cli.backbones.base import Backbone
 from lt_cli.backbones.gpt import GPT
-from lt_cli.data.base import Batch, DataModule, write_rows
+from lt_cli.data.base import Batch, DataModule
 from lt_cli.data.decode import stack_pictures
 from lt_cli.data.images import ImageSet, ImageSource
 from lt_cli.data.palette import GreyLevels
 from lt_cli.data.pixels import PixelData
-from lt_cli.data.row_sources import RowSource, write_jsonl
-from lt_cli.data.rows import Row
+from lt_cli.data.row_sources import RowSource
+from lt_cli.data.rows import Row, write_jsonl
 from lt_cli.data.text_sources import TextSource
 from lt_cli.errors import UserError
 from lt_cli.tasks.base import Stage, Task
@@ -164,8 +164,8 @@ class Questions(RowSource):
         return [write_jsonl(rows, directory / "predictions.jsonl")]
 
 
-class Opinions(RowSource):
-    """Random texts of different lengths and replies to them, which are good where there are more a's than b's.
+class RandomRows(RowSource):
+    """Rows of chance.
 
     Args:
         num_train: Rows to train on.
@@ -175,81 +175,50 @@ class Opinions(RowSource):
     def __init__(self, num_train: int = 140, num_test: int = 29) -> None:
         self.numbers = {"train": num_train, "val": num_test, "test": num_test}
 
+    @abstractmethod
+    def fields(self, number: int, generator: np.random.Generator) -> dict[str, Any]:
+        """One row."""
+
     def rows(self, split: Any) -> list[Row] | None:
         if split not in self.numbers:
             return None
         generator = np.random.default_rng(list(self.numbers).index(split))
+        return [Row({"id": i} | self.fields(i, generator), f"row {i}") for i in range(self.numbers[split])]
 
+    def write(self, rows: Any, split: Any, directory: Path) -> list[Path]:
+        return [write_jsonl(rows, directory / "predictions.jsonl")]
+
+
+class Opinions(RandomRows):
+    """Texts of different lengths and replies to them, which are good where there are more a's than b's."""
+
+    def fields(self, number: int, generator: np.random.Generator) -> dict[str, Any]:
         def text() -> str:
             return "".join(generator.choice(list("ab c"), generator.integers(1, 14))) + "."
 
-        texts = [(text(), text()) for _ in range(self.numbers[split])]
-        scores = [a.count("a") - a.count("b") for a, _ in texts]
-        return [
-            Row({"id": i, "text": a, "reply": b, "label": "good" if score > 0 else "bad", "score": score}, f"row {i}")
-            for i, ((a, b), score) in enumerate(zip(texts, scores, strict=True))
-        ]
-
-    def write(self, rows: Any, split: Any, directory: Path) -> list[Path]:
-        names = list(rows[0])
-        return [write_rows({name: [row[name] for row in rows] for name in names}, directory / "predictions.jsonl")]
+        a, b = text(), text()
+        score = a.count("a") - a.count("b")
+        return {"text": a, "reply": b, "label": "good" if score > 0 else "bad", "score": score}
 
 
-class Riddles(RowSource):
-    """Random texts with two to four choices, of which the right one has the letter that the text repeats.
+class Riddles(RandomRows):
+    """Texts with two to four choices, of which the right one has the letter that the text repeats."""
 
-    Args:
-        num_train: Rows to train on.
-        num_test: Rows of each other split.
-    """
-
-    def __init__(self, num_train: int = 140, num_test: int = 29) -> None:
-        self.numbers = {"train": num_train, "val": num_test, "test": num_test}
-
-    def rows(self, split: Any) -> list[Row] | None:
-        if split not in self.numbers:
-            return None
-        generator = np.random.default_rng(list(self.numbers).index(split))
-        rows = []
-        for i in range(self.numbers[split]):
-            letters = generator.permutation(list("abcdefgh"))[: generator.integers(2, 5)].tolist()
-            label = int(generator.integers(len(letters)))
-            context = " ".join(letters[label] * int(number) for number in generator.integers(1, 4, 3)) + "."
-            choices = [
-                letter * int(number) for letter, number in zip(letters, generator.integers(1, 9, 4), strict=False)
-            ]
-            rows.append(Row({"id": i, "context": context, "choices": choices, "label": label}, f"row {i}"))
-        return rows
-
-    def write(self, rows: Any, split: Any, directory: Path) -> list[Path]:
-        names = list(rows[0])
-        return [write_rows({name: [row[name] for row in rows] for name in names}, directory / "predictions.jsonl")]
+    def fields(self, number: int, generator: np.random.Generator) -> dict[str, Any]:
+        letters = generator.permutation(list("abcdefgh"))[: generator.integers(2, 5)].tolist()
+        label = int(generator.integers(len(letters)))
+        context = " ".join(letters[label] * int(times) for times in generator.integers(1, 4, 3)) + "."
+        lengths = generator.integers(1, 9, 4)
+        choices = [letter * int(length) for letter, length in zip(letters, lengths, strict=False)]
+        return {"context": context, "choices": choices, "label": label}
 
 
-class Beginnings(RowSource):
-    """Random texts of different lengths, and the first one to four letters of each backwards.
+class Beginnings(RandomRows):
+    """Texts of different lengths, and the first one to four letters of each backwards."""
 
-    Args:
-        num_train: Rows to train on.
-        num_test: Rows of each other split.
-    """
-
-    def __init__(self, num_train: int = 140, num_test: int = 29) -> None:
-        self.numbers = {"train": num_train, "val": num_test, "test": num_test}
-
-    def rows(self, split: Any) -> list[Row] | None:
-        if split not in self.numbers:
-            return None
-        generator = np.random.default_rng(list(self.numbers).index(split))
-        texts = ["".join(generator.choice(list("abc"), generator.integers(3, 14))) for _ in range(self.numbers[split])]
-        return [
-            Row({"id": i, "source": text, "target": text[: 1 + i % 4][::-1]}, f"row {i}")
-            for i, text in enumerate(texts)
-        ]
-
-    def write(self, rows: Any, split: Any, directory: Path) -> list[Path]:
-        names = list(rows[0])
-        return [write_rows({name: [row[name] for row in rows] for name in names}, directory / "predictions.jsonl")]
+    def fields(self, number: int, generator: np.random.Generator) -> dict[str, Any]:
+        text = "".join(generator.choice(list("abc"), generator.integers(3, 14)))
+        return {"source": text, "target": text[: 1 + number % 4][::-1]}
 
 
 class TaggedWords(RowSource):
@@ -282,9 +251,7 @@ class TaggedWords(RowSource):
         return found
 
     def write(self, rows: Sequence[dict[str, Any]], split: Any, directory: Path) -> list[Path]:
-        path = directory / "predictions.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return [path]
+        return [write_jsonl(rows, directory / "predictions.jsonl")]
 
 
 class Numbers:

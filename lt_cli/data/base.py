@@ -1,7 +1,6 @@
 """What every datamodule shares: resumable loaders over splits, learned state, predictions written back."""
 
 import csv
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lt_cli.data.buckets import LengthSampler
+from lt_cli.data.rows import write_jsonl
 from lt_cli.data.sampler import BatchSampler, State
 from lt_cli.errors import UserError
 
@@ -176,13 +176,12 @@ class Loader:
 def write_rows(columns: dict[str, list[Any]], path: Path) -> Path:
     """Writes equally long columns, row by row, as the suffix says: .csv or .jsonl; returns the path."""
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if path.suffix != ".csv":
+        return write_jsonl(rows, path)
     with path.open("w", encoding="utf-8", newline="") as file:
-        if path.suffix == ".csv":
-            writer = csv.DictWriter(file, fieldnames=list(columns))
-            writer.writeheader()
-            writer.writerows(rows)
-        else:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        writer = csv.DictWriter(file, fieldnames=list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
     return path
 
 

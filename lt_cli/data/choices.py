@@ -13,7 +13,7 @@ from lt_cli.data.examples import SHOWN, ExampleData, Examples
 from lt_cli.data.framing import cut
 from lt_cli.data.labels import shares
 from lt_cli.data.row_sources import RowSource
-from lt_cli.data.rows import Row, field_of, text_of
+from lt_cli.data.rows import Row, field_of, some_text_of, text_of
 from lt_cli.data.tokenizers import Tokenizer
 from lt_cli.errors import UserError
 
@@ -118,7 +118,7 @@ class ChoiceData(ExampleData):
             pairs = zip(rows, choices, strict=True)
             labels = [label_of(row, self.label_column, some, self.label_form) for row, some in pairs]
             columns["labels"] = np.array(labels, np.int64)
-        texts = self.tokenizer.encode([self._text(row) for row in rows])
+        texts = self.tokenizer.encode([some_text_of(row, self.text_column) for row in rows])
         ends = self.tokenizer.encode(
             [end for row, some in zip(rows, choices, strict=True) for end in self._ends(row, some)]
         )
@@ -143,12 +143,6 @@ class ChoiceData(ExampleData):
 
     def _choices(self, row: Row) -> Choices:
         return choices_of(row, self.choice_columns)
-
-    def _text(self, row: Row) -> str:
-        text = text_of(row, self.text_column)
-        if not text.strip():
-            raise UserError(f"{row.place} has no text in {self.text_column}: give it some, or leave the row out")
-        return text
 
     def _ends(self, row: Row, choices: Choices) -> list[str]:
         """The second text of each sequence: the choice in or behind the question."""

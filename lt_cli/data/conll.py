@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lt_cli.data.base import SplitName
-from lt_cli.data.row_sources import FileRows, write_jsonl
-from lt_cli.data.rows import Row, read_text
+from lt_cli.data.row_sources import FileRows
+from lt_cli.data.rows import Row, read_text, write_jsonl
 from lt_cli.errors import UserError
 
 DOCUMENT = "-DOCSTART-"

@@ -8,7 +8,7 @@ from lt_cli.data.examples import ExampleData, Examples
 from lt_cli.data.framing import cut
 from lt_cli.data.labels import Labels, OneLabel, SeveralLabels
 from lt_cli.data.row_sources import RowSource
-from lt_cli.data.rows import Row, text_of
+from lt_cli.data.rows import Row, some_text_of
 from lt_cli.data.tokenizers import Tokenizer
 from lt_cli.errors import UserError
 
@@ -93,7 +93,7 @@ class LabeledText(ExampleData):
     def examples(self, rows: list[Row], split: SplitName) -> Examples:
         """Framed texts, cut where they are too long, with the targets of their labels."""
         columns = {} if split == "predict" else {"labels": self.labels.encode(rows, self.label_column)}
-        texts = [self.tokenizer.encode([self._text(row, name) for row in rows]) for name in self.text_columns]
+        texts = [self.tokenizer.encode([some_text_of(row, name) for row in rows]) for name in self.text_columns]
         frame = self.tokenizer.frame_of(len(texts))
         room = self.max_seq_len - frame.num_tokens
         if room < len(texts):
@@ -110,12 +110,6 @@ class LabeledText(ExampleData):
             ids.append(all_ids)
             types.append(all_types)
         return Examples(ids, types, pad_id=self.tokenizer.end_id, columns=columns)
-
-    def _text(self, row: Row, column: str) -> str:
-        text = text_of(row, column)
-        if not text.strip():
-            raise UserError(f"{row.place} has no text in {column}: give it some, or leave the row out")
-        return text
 
     def predicted(self, fields: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
         """The fields with the prediction in the label's place."""

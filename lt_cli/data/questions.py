@@ -13,7 +13,7 @@ from lt_cli.data.examples import SHOWN, ExampleData
 from lt_cli.data.framing import Frame, Tokens
 from lt_cli.data.question_windows import QuestionWindows, Window, tokens_of, windows_of, without_spaces
 from lt_cli.data.row_sources import RowSource
-from lt_cli.data.rows import Row, text_of
+from lt_cli.data.rows import Row, some_text_of
 from lt_cli.data.tokenizers import Tokenizer
 from lt_cli.errors import UserError
 
@@ -116,7 +116,7 @@ class QuestionData(ExampleData):
         """The windows of the questions: rows of their own in training, otherwise together."""
         frame = self._frame()
         contexts = self._contexts(rows)
-        questions = self.tokenizer.encode([self._text(row, self.question_column) for row in rows])
+        questions = self.tokenizer.encode([some_text_of(row, self.question_column) for row in rows])
         answers = [[] if split == "predict" else self._answers(row) for row in rows]
         notes = self._notes[split] = Counter(questions=len(rows), unanswerable=sum(not found for found in answers))
         windows: list[Window] = []
@@ -181,13 +181,7 @@ class QuestionData(ExampleData):
         return windows
 
     def _context(self, row: Row) -> str:
-        return self._text(row, self.context_column)
-
-    def _text(self, row: Row, column: str) -> str:
-        text = text_of(row, column)
-        if not text.strip():
-            raise UserError(f"{row.place} has no text in {column}: give it some, or leave the row out")
-        return text
+        return some_text_of(row, self.context_column)
 
     def _answers(self, row: Row) -> list[Answer]:
         return answers_of(row, self.answers_column, self._context(row))

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.data.base import SplitName
 from lt_cli.data.hub_datasets import HubDataset
-from lt_cli.data.rows import ROW_SUFFIXES, Row, read_table
+from lt_cli.data.rows import ROW_SUFFIXES, Row, read_table, write_jsonl
 from lt_cli.data.text_sources import SPLIT_NAMES
 from lt_cli.errors import UserError
 
@@ -49,13 +49,6 @@ class RowSource(ABC):
     @abstractmethod
     def write(self, rows: Sequence[dict[str, Any]], split: SplitName, directory: Path) -> list[Path]:
         """Writes rows in the format of a split, so that they can be read again, and returns the files."""
-
-
-def write_jsonl(rows: Sequence[dict[str, Any]], path: Path) -> Path:
-    """Writes a JSON object for each row; what JSON has no form for, such as a date, as text."""
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-    return path
 
 
 class FileRows(RowSource):

@@ -114,6 +114,21 @@ def text_of(row: Row, column: str, cure: str | None = None) -> str:
     return text
 
 
+def some_text_of(row: Row, column: str) -> str:
+    """The text that a row has in a column, which must be more than spaces."""
+    text = text_of(row, column)
+    if not text.strip():
+        raise UserError(f"{row.place} has no text in {column}: give it some, or leave the row out")
+    return text
+
+
+def write_jsonl(rows: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Writes a JSON object for each row; what JSON has no form for, such as a date, as text."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    return path
+
+
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines, which ends lines within strings
         if not line.strip():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lt_cli.data.base import Batch, SplitName
 from lt_cli.data.examples import SHOWN, ExampleData, Examples
 from lt_cli.data.row_sources import RowSource
-from lt_cli.data.rows import Row, text_of, with_field
+from lt_cli.data.rows import Row, some_text_of, with_field
 from lt_cli.data.targets import TargetFrame, Targets
 from lt_cli.data.tokenizers import Tokenizer
 from lt_cli.errors import UserError
@@ -142,14 +142,14 @@ class TextToText(ExampleData):
     def examples(self, rows: list[Row], split: SplitName) -> Examples:
         """Framed sources and targets, cut where they are too long."""
         frame = self.tokenizer.frame_of(1)
-        texts = [self.prefix + self._text(row, self.source_column) for row in rows]
+        texts = [self.prefix + some_text_of(row, self.source_column) for row in rows]
         sources, sources_cut = self._cut(texts, frame.num_tokens, self.max_seq_len, "max_seq_len")
         ids = [frame.around(source)[0] for source in sources]
         targets = references = None
         targets_cut = 0
         if split != "predict":
             target_frame = TargetFrame(self.tokenizer)
-            references = [self._text(row, self.target_column) for row in rows]
+            references = [some_text_of(row, self.target_column) for row in rows]
             parts, targets_cut = self._cut(references, target_frame.num_tokens, self.max_target_len, "max_target_len")
             targets = Targets([target_frame.around(part) for part in parts])
         self._num_cut[split] = sources_cut, targets_cut
@@ -166,12 +166,6 @@ class TextToText(ExampleData):
             raise UserError(f"{option} ({longest}) must be at least {framing + 1}: {framing} tokens frame a text")
         encoded = self.tokenizer.encode(texts)
         return [ids[:room] for ids in encoded], sum(len(ids) > room for ids in encoded)
-
-    def _text(self, row: Row, column: str) -> str:
-        text = text_of(row, column)
-        if not text.strip():
-            raise UserError(f"{row.place} has no text in {column}: give it some, or leave the row out")
-        return text
 
     def predicted(self, fields: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
         """The fields with the prediction in the target's place."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lt_cli.data.base import SplitName
-from lt_cli.data.row_sources import RowSource, write_jsonl
-from lt_cli.data.rows import Row
+from lt_cli.data.row_sources import RowSource
+from lt_cli.data.rows import Row, write_jsonl
 
 CATEGORIES = {
     "Lu": "uppercase letter",
