@@ -6,7 +6,7 @@ from typing import Any, Literal
 from lt_cli.data.base import SplitName
 from lt_cli.data.examples import ExampleData, Examples
 from lt_cli.data.framing import cut
-from lt_cli.data.labels import Labels, OneLabel, SeveralLabels
+from lt_cli.data.labels import Labels, OneLabel
 from lt_cli.data.row_sources import RowSource
 from lt_cli.data.rows import Row, some_text_of
 from lt_cli.data.tokenizers import Tokenizer
@@ -120,9 +120,8 @@ class LabeledText(ExampleData):
         self, columns: dict[str, list[Any]], directory: Path, format: Literal["csv", "jsonl"]
     ) -> list[Path]:
         """The predicted rows; several classes as the source's format has them."""
-        if isinstance(self.labels, SeveralLabels) and not self.source.holds_lists(self._predicted):
-            joined = [self.labels.separator.join(map(str, labels)) for labels in columns["label"]]
-            columns = columns | {"label": joined}
+        if not self.source.holds_lists(self._predicted):
+            columns = columns | {"label": self.labels.cells(columns["label"])}
         return super().write_predictions(columns, directory, format)
 
     def fields_of(self, item: Any) -> dict[str, Any]:
@@ -142,11 +141,7 @@ class LabeledText(ExampleData):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what ``state_dict`` gave."""
         super().load_state_dict(state_dict)
-        if (state := state_dict["labels"]).keys() != self.labels.state_dict().keys():
-            raise UserError(
-                f"data.labels ({type(self.labels).__name__}) is of another kind than the checkpoint's: leave it out"
-            )
-        self.labels.load_state_dict(state)
+        self.labels.restore(state_dict["labels"])
 
     def describe(self) -> list[str]:
         """Rows, lengths and labels of each split."""

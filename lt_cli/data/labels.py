@@ -39,6 +39,18 @@ class Labels(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what ``state_dict`` gave."""
 
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over what a checkpoint has, which must be of the same kind."""
+        if state.keys() != self.state_dict().keys():
+            raise UserError(
+                f"data.labels ({type(self).__name__}) is of another kind than the checkpoint's: leave it out"
+            )
+        self.load_state_dict(state)
+
+    def cells(self, values: Sequence[Any]) -> list[Any]:
+        """Predicted labels as files have them that hold no lists."""
+        return list(values)
+
 
 class Classes(Labels):
     """Labels out of a set of classes: exactly those of the training rows, sorted.
@@ -167,6 +179,10 @@ class SeveralLabels(Classes):
         for target, row in zip(targets, rows, strict=True):
             target[self.numbers(row, column)] = 1
         return targets
+
+    def cells(self, values: Sequence[Any]) -> list[Any]:
+        """The classes of each row as one text."""
+        return [self.separator.join(map(str, labels)) for labels in values]
 
     def describe(self, targets: NDArray[np.float32]) -> str:
         """The share of rows that have each class, and of those with none."""
