@@ -1,6 +1,7 @@
 """Parameter groups and schedules that every task uses."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,17 +20,23 @@ SCALE = "lr_scale"
 """Key of a group's factor of the learning rate, where there is a layer-wise decay."""
 
 
-def parameter_groups(module: nn.Module, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, layer_decay: float = 1.0, backbone_lr_scale: float = 1.0
+) -> list[dict[str, Any]]:
     """Two groups: weight matrices, which decay as the optimiser says, and all else, which never does.
 
     Norms, biases, embeddings and other parameters of one dimension do not decay. Frozen parameters are in
     their group from the start, so that a thaw changes no group. A tied weight counts as an embedding.
 
     With a layer-wise decay of the learning rate (Howard & Ruder 2018, https://arxiv.org/abs/1801.06146), there are two
-    such groups for each depth of the blocks, each with its factor of the learning rate under ``lr_scale``.
+    such groups for each depth of the blocks, each with its factor of the learning rate under ``lr_scale``; a scale of
+    the backbone's multiplies those of all that is in ``module.backbone``.
     """
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     scales = _scales(module, layer_decay) if layer_decay != 1 else {}
+    if backbone_lr_scale != 1:
+        for parameter in module.get_submodule("backbone").parameters():
+            scales[id(parameter)] = scales.get(id(parameter), 1.0) * backbone_lr_scale
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         decays = parameter.ndim >= 2 and id(parameter) not in embeddings
@@ -124,7 +131,39 @@ class MuonAdamW(Optimizer):
         return loss
 
 
-class WarmupCosine(LRScheduler):
+class StepSchedule(LRScheduler):
+    """A schedule of optimiser steps whose learning rates are the peaks times a factor of the step alone.
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        total_steps: Optimiser steps of the whole run.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int) -> None:
+        """Sets the learning rate of step 0."""
+        self.total_steps = total_steps
+        super().__init__(optimizer)
+
+    @abstractmethod
+    def factor(self, step: int) -> float:
+        """Of the peak, in a step counted from 0."""
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Learning rates of the current step."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Only where it stands: lengths and peaks are the configuration's, also when a run is resumed."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+    def stand_at(self, step: int) -> None:
+        """Goes on from this step, with the learning rates that a run of this configuration has there."""
+        self.last_epoch = step
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+
+
+class WarmupCosine(StepSchedule):
     """Linear warm-up, then half a cosine, per step (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983).
 
     Args:
@@ -148,25 +187,60 @@ class WarmupCosine(LRScheduler):
             )
         if not 0 <= final_ratio <= 1:
             raise UserError(f"final_ratio ({final_ratio}) must be between 0 and 1")
-        self.total_steps, self.warmup_steps, self.final_ratio = total_steps, warmup_steps, final_ratio
-        super().__init__(optimizer)
+        self.warmup_steps, self.final_ratio = warmup_steps, final_ratio
+        super().__init__(optimizer, total_steps)
 
-    def get_lr(self) -> list[float | Tensor]:
-        """Learning rates of the current step; the first step already has one, the last is just above the end."""
-        step = self.last_epoch
+    def factor(self, step: int) -> float:
+        """The first step already has one, the last is just above the end."""
         if step < self.warmup_steps:
-            factor = (step + 1) / (self.warmup_steps + 1)
-        else:
-            progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
-            factor = self.final_ratio + (1 - self.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
-        return [base * factor for base in self.base_lrs]
+            return (step + 1) / (self.warmup_steps + 1)
+        progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+        return self.final_ratio + (1 - self.final_ratio) * _falling(progress)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Only where it stands: lengths and peaks are the configuration's, also when a run is resumed."""
-        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
 
-    def stand_at(self, step: int) -> None:
-        """Goes on from this step, with the learning rates that a run of this configuration has there."""
-        self.last_epoch = step
-        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-            group["lr"] = rate
+class OneCycle(StepSchedule):
+    """Half a cosine up, half a cosine down to almost nothing, per step (Smith & Topin 2017, https://arxiv.org/abs/1708.07120).
+
+    Torch's OneCycleLR of cosines, whose momentum stays as it is.
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        total_steps: Optimiser steps of the whole run; comes from the trainer.
+        rising: Part of the run until the peak.
+        initial_ratio: Learning rate of the first step, as a fraction of the peak.
+        final_ratio: Learning rate of the last step, as a fraction of the peak.
+
+    Raises:
+        UserError: If a fraction is out of range.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        rising: float = 0.3,
+        initial_ratio: float = 0.04,
+        final_ratio: float = 4e-6,
+    ) -> None:
+        """Sets the learning rate of step 0."""
+        if not 0 < rising < 1:
+            raise UserError(f"rising ({rising}) must be above 0 and below 1")
+        for name, ratio in (("initial_ratio", initial_ratio), ("final_ratio", final_ratio)):
+            if not 0 <= ratio <= 1:
+                raise UserError(f"{name} ({ratio}) must be between 0 and 1")
+        self.rising, self.initial_ratio, self.final_ratio = rising, initial_ratio, final_ratio
+        super().__init__(optimizer, total_steps)
+
+    def factor(self, step: int) -> float:
+        """The peak is 1."""
+        last = max(1, self.total_steps - 1)
+        top = self.rising * self.total_steps - 1
+        if step <= top:
+            return 1 - (1 - self.initial_ratio) * _falling(step / max(top, 1e-9))
+        progress = min(1.0, (step - top) / max(1e-9, last - top))
+        return self.final_ratio + (1 - self.final_ratio) * _falling(progress)
+
+
+def _falling(progress: float) -> float:
+    """Half a cosine, from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))

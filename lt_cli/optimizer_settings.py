@@ -6,20 +6,21 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lt_cli.errors import UserError
-from lt_cli.optim import SCALE, WarmupCosine
+from lt_cli.optim import SCALE, StepSchedule
 
 
-def scale_rates(optimizer: Optimizer, layer_decay: float) -> None:
+def scale_rates(optimizer: Optimizer, layer_decay: float, backbone_lr_scale: float = 1.0) -> None:
     """Multiplies the learning rate of each group by the scale that ``parameter_groups`` gave it."""
-    if layer_decay == 1:
-        return
-    if not all(SCALE in group for group in optimizer.param_groups):
+    wanted = {"layer_decay": layer_decay, "backbone_lr_scale": backbone_lr_scale}
+    given = {name: scale for name, scale in wanted.items() if scale != 1}
+    if given and not all(SCALE in group for group in optimizer.param_groups):
+        name = next(iter(given))
         raise UserError(
-            f"layer_decay ({layer_decay}) must be 1 with {type(optimizer).__name__}, which makes groups of its own: "
+            f"{name} ({given[name]}) must be 1 with {type(optimizer).__name__}, which makes groups of its own: "
             "use torch.optim.AdamW"
         )
     for group in optimizer.param_groups:
-        group["lr"] *= group.pop(SCALE)
+        group["lr"] *= group.pop(SCALE, 1.0)
 
 
 def refuse_other_groups(optimizer: Optimizer, before: Sequence[Sequence[Any]] | None) -> None:
@@ -74,5 +75,5 @@ def go_on(scheduler: Any, step: int) -> None:
     """Lets a schedule go on from the learning rates of its optimiser."""
     if hasattr(scheduler, "base_lrs"):
         scheduler.base_lrs = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
-    if isinstance(scheduler, WarmupCosine):
+    if isinstance(scheduler, StepSchedule):
         scheduler.stand_at(step)

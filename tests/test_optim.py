@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lightning.pytorch import Callback
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
+from torch.optim.lr_scheduler import OneCycleLR
 from toys import NumberData, NumberTask, tiny_gpt, trainer
 
 from lt_cli.backbones.base import Backbone
@@ -20,7 +22,7 @@ from lt_cli.backbones.hf_encoder import HuggingFaceEncoder
 from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceImageGPT
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.errors import UserError
-from lt_cli.optim import MuonAdamW, WarmupCosine, parameter_groups
+from lt_cli.optim import MuonAdamW, OneCycle, WarmupCosine, parameter_groups
 from lt_cli.optimizer_settings import scale_rates
 from lt_cli.tasks.sequence_classification import SequenceClassification
 
@@ -456,3 +458,65 @@ class Deep(Backbone):
         for block in self.blocks:
             x = block(x)
         return self.above(x)
+
+
+class TestOneCycle:
+    """Torch's OneCycleLR is the reference."""
+
+    @pytest.mark.parametrize("total", [2, 3, 5, 10, 100, 101])
+    @pytest.mark.parametrize(("rising", "initial", "final"), [(0.3, 0.04, 4e-6), (0.5, 0.1, 0.0), (0.25, 1.0, 0.5)])
+    def test_every_step(self, total: int, rising: float, initial: float, final: float) -> None:
+        ours, theirs = (torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.4) for _ in range(2))
+        one = OneCycle(ours, total, rising, initial, final)
+        options = {"div_factor": 1 / initial, "final_div_factor": initial / final if final else 1e30}
+        try:
+            other = OneCycleLR(theirs, 0.4, total, pct_start=rising, cycle_momentum=False, **options)
+        except ZeroDivisionError:  # where a quarter of four steps is one
+            pytest.skip("torch divides by zero")
+        for _ in range(total - 1):
+            assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], abs=1e-12)
+            for part in (ours, theirs, one, other):
+                part.step()
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], abs=1e-12)
+
+    def test_a_quarter_of_four_steps(self) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.4)
+        OneCycle(optimizer, 4, rising=0.25)
+        assert 0 < optimizer.param_groups[0]["lr"] <= 0.4
+
+    def test_a_resumed_run_has_the_rates_of_its_configuration(self) -> None:
+        whole = rates_of(OneCycle, lr=0.1, max_epochs=2)
+        rates_of(OneCycle, save_after=8, max_epochs=2)
+        resumed = rates_of(OneCycle, lr=0.1, ckpt_path=Path("half.ckpt"), max_epochs=2)
+        assert len(resumed) == 4
+        assert resumed == pytest.approx(whole[8:])
+
+    def test_mistakes(self) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.4)
+        for options, found in (
+            ({"rising": 1.0}, "rising (1.0) must be above 0 and below 1"),
+            ({"initial_ratio": 2.0}, "initial_ratio (2.0) must be between 0 and 1"),
+            ({"final_ratio": -1.0}, "final_ratio (-1.0) must be between 0 and 1"),
+        ):
+            with pytest.raises(UserError, match=re.escape(found)):
+                OneCycle(optimizer, 10, **options)  # type: ignore[arg-type]
+
+
+class TestBackboneScale:
+    """One factor for all of the backbone, beside the decay from layer to layer."""
+
+    @pytest.mark.parametrize("decay", [1.0, 0.5])
+    def test_every_parameter(self, decay: float) -> None:
+        task = classifier(Encoder(vocab_size=9, max_seq_len=8, embed_dim=8, num_heads=2, num_layers=2))
+        before = rates_by_name(task, decay)
+        optimizer = torch.optim.AdamW(parameter_groups(task, decay, 0.1), lr=1.0)
+        scale_rates(optimizer, decay, 0.1)
+        rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+        for name, parameter in task.named_parameters():
+            factor = 0.1 if name.startswith("backbone.") else 1.0
+            assert rates[parameter] == pytest.approx(before[name] * factor), name
+
+    def test_refused(self) -> None:
+        muon = MuonAdamW(parameter_groups(tiny_gpt(), 1.0))
+        with pytest.raises(UserError, match=r"backbone_lr_scale \(0\.5\) must be 1 with MuonAdamW"):
+            scale_rates(muon, 1.0, 0.5)
