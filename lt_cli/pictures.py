@@ -1,8 +1,12 @@
-"""Grids of pictures, as files."""
+"""Grids of pictures, as files and in TensorBoard."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,6 +34,20 @@ def grid(pictures: NDArray[np.uint8], num_columns: int) -> NDArray[np.uint8]:
         left = MARGIN + i % num_columns * (width + MARGIN)
         sheet[top : top + height, left : left + width] = tile if channels == 3 else tile.repeat(3, axis=2)
     return sheet
+
+
+def tensorboards(trainer: Trainer) -> Iterator[Any]:
+    """The writers of all TensorBoard loggers."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            yield logger.experiment
+
+
+def show(trainer: Trainer, name: str, sheet: NDArray[np.uint8], path: Path) -> Path:
+    """Writes a picture, and puts it on TensorBoard, where there is one."""
+    for board in tensorboards(trainer):
+        board.add_image(name, sheet, trainer.global_step, dataformats="HWC")
+    return save_png(sheet, path)
 
 
 def save_png(sheet: NDArray[np.uint8], path: Path) -> Path:

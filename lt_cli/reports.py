@@ -1,4 +1,4 @@
-"""What a confusion matrix says: a table of the classes, and a picture."""
+"""What a test says of classes: tables of them, what is taken for what, and the worst mistakes, as pictures."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -17,6 +17,9 @@ SIDE, SMALLEST_CELL, LARGEST_CELL = 900, 26, 116
 """About the matrix's side, and bounds of a cell's, in pixels."""
 
 MARGIN, GAP, TEXT_SIZE, SMALLEST_TEXT, LONGEST_NAME = 24, 9, 15, 8, 24
+SMALLEST_TILE, TILE_TEXT = 96, 11
+"""Pictures of mistakes are enlarged by a whole factor to about this many pixels; the size of the text below them."""
+
 INK, FAINT, LINES, DARKEST = (36, 40, 49), (110, 116, 128), (226, 230, 236), (13, 59, 122)
 
 
@@ -108,11 +111,43 @@ def confusion_picture(confusion: Counts, names: Sequence[str]) -> NDArray[np.uin
     """
     total, accuracy = int(confusion.sum()), float(_quotient(confusion.trace(), confusion.sum()))
     title = f"{total:,} rows, accuracy {accuracy:.3f}"
-    names = [_drawable(name, i) for i, name in enumerate(names)]
+    names = [drawable(name, i) for i, name in enumerate(names)]
     if len(names) > MOST_CLASSES:
         title += f"; the {MOST_CLASSES - 1} most frequent of {len(names)} classes, all others as one"
         confusion, names = _most_frequent(confusion, names)
     return np.asarray(_drawn(confusion, names, title))
+
+
+def mistakes_picture(
+    pictures: NDArray[np.uint8], labels: Sequence[str], predictions: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Wrongly classified pictures, eight side by side, each with its label and what it was taken for below it.
+
+    Shape:
+        - pictures: (N, H, W, 3), uint8
+    """
+    factor = max(1, SMALLEST_TILE // min(pictures.shape[1:3]))
+    tiles = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
+    num, height, width, _ = tiles.shape
+    font = _font(TILE_TEXT)
+    line = sum(font.getmetrics())
+    columns = min(num, 8)
+    down, right = height + 2 * line + GAP, width + GAP
+    sheet = Image.new("RGB", (columns * right + GAP, -(-num // columns) * down + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (tile, label, prediction) in enumerate(zip(tiles, labels, predictions, strict=True)):
+        x, y = GAP + i % columns * right, GAP + i // columns * down
+        sheet.paste(Image.fromarray(tile), (x, y))
+        draw.text((x, y + height), _shortened(f"is {label}", font, width), fill=INK, font=font)
+        draw.text((x, y + height + line), _shortened(f"taken for {prediction}", font, width), fill=FAINT, font=font)
+    return np.asarray(sheet)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """As much of a text as is no wider."""
+    while font.getlength(text) > width:
+        text = f"{text[:-2].rstrip('.')}." if len(text) > 2 else ""
+    return text
 
 
 def _most_frequent(confusion: Counts, names: Sequence[str]) -> tuple[Counts, list[str]]:
@@ -125,7 +160,7 @@ def _most_frequent(confusion: Counts, names: Sequence[str]) -> tuple[Counts, lis
     return folded, [*(names[i] for i in kept), "(others)"]
 
 
-def _drawable(name: str, i: int) -> str:
+def drawable(name: str, i: int) -> str:
     """A name in the letters that the font has, shortened in its middle; a class's number where little would be left."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
     if not (plain.isascii() and plain.isprintable() and plain.strip()):

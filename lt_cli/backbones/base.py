@@ -1,10 +1,13 @@
 """The seam between backbones and tasks: all that a task may ask of a backbone."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lt_cli.errors import UserError
 
 
 class Backbone(nn.Module, ABC):
@@ -26,6 +29,58 @@ class Backbone(nn.Module, ABC):
     rebuild_config: dict[str, Any] | None = None
     given: frozenset[str] = frozenset()
     given_fingerprint: str | None = None
+
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures looked that a backbone was trained on, or is made for.
+
+    Args:
+        size: Height and width in pixels.
+        resize: Shorter side in pixels, of which the middle is then cut out.
+        interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
+
+    Raises:
+        UserError: If a number of pixels is below 1.
+    """
+
+    size: tuple[int, int]
+    resize: int
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        if min(*self.size, self.resize) < 1:
+            pixels = f"preprocessing.size ({list(self.size)}) and preprocessing.resize ({self.resize})"
+            raise UserError(
+                f"{pixels} must be at least 1 pixel: --model.backbone.init_args.preprocessing.size=[224,224]"
+            )
+
+
+class PooledBackbone(Backbone):
+    """A backbone with one feature for each row: of a picture, or of a row of a table.
+
+    One that does not say ``embed_dim`` is given it by the task, which tries it out.
+
+    Attributes:
+        preprocessing: How it wants pictures to be cut out; None where any will do.
+    """
+
+    preprocessing: Preprocessing | None = None
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The features of rows, each of which depends on its own row only in eval mode.
+
+        Pictures are scaled here as the weights want them, so that whoever makes the batches need not know.
+
+        Shape:
+            - inputs: (B, F), float, for rows of a table; (B, C, H, W), uint8, or float in [0, 1], for pictures
+            - output: (B, D), D = embed_dim
+        """
 
 
 class Cache(Protocol):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lt_cli.callbacks.samples import Samples
 from lt_cli.errors import UserError
-from lt_cli.pictures import grid, save_png
+from lt_cli.pictures import grid, show
 
 
 @runtime_checkable
@@ -52,7 +52,4 @@ class SampleImages(Samples):
     def draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
         """A grid."""
         assert isinstance(pl_module, DrawsImages)
-        sheet = grid(pl_module.sample_images(self.num_samples), self.num_columns)
-        save_png(sheet, path)
-        for board in self.tensorboards(trainer):
-            board.add_image("samples", sheet, trainer.global_step, dataformats="HWC")
+        show(trainer, "samples", grid(pl_module.sample_images(self.num_samples), self.num_columns), path)

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lt_cli.callbacks.samples import Samples
 from lt_cli.errors import UserError
 from lt_cli.files import written_whole
+from lt_cli.pictures import tensorboards
 
 
 @runtime_checkable
@@ -50,6 +51,6 @@ class SampleTexts(Samples):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:
             file.write(f"\n{'-' * 80}\n".join(texts).encode())
-        for board in self.tensorboards(trainer):
+        for board in tensorboards(trainer):
             for number, text in enumerate(texts):
                 board.add_text(f"samples/{number}", text, trainer.global_step)

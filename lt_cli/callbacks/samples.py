@@ -2,10 +2,8 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lt_cli.errors import UserError
@@ -38,11 +36,6 @@ class Samples(Callback, ABC):
     @abstractmethod
     def draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
         """Draws with a task in eval mode, and writes what was drawn."""
-
-    @staticmethod
-    def tensorboards(trainer: Trainer) -> list[Any]:
-        """Where TensorBoard's logs are written, if they are."""
-        return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws every n epochs."""

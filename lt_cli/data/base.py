@@ -103,15 +103,50 @@ class TextData(Protocol):
         ...
 
 
-class _Rows(Dataset[Batch]):
+@runtime_checkable
+class InputData(Protocol):
+    """What a task over ``inputs`` asks of its data: rows of a table, or pictures.
+
+    Attributes:
+        input_shape: Shape of a row's input: (F,) or (C, H, W); None where nobody has said it yet.
+        input_dtype: Of the batch's ``inputs``.
+    """
+
+    input_shape: tuple[int, ...] | None
+    input_dtype: torch.dtype
+
+
+@runtime_checkable
+class PictureInputs(Protocol):
+    """What a task over pictures also asks of its data."""
+
+    def suit(self, *, size: tuple[int, int], resize: int, interpolation: str) -> None:
+        """Takes over how a backbone wants pictures cut out, where the user does not say it.
+
+        Args:
+            size: Height and width in pixels.
+            resize: Shorter side in pixels, of which the middle is then cut out.
+            interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
+        """
+        ...
+
+    def pictures(self, split: SplitName, rows: Sequence[int]) -> NDArray[np.uint8]:
+        """Rows of a split as the model sees them in evaluation, (N, H, W, 3)."""
+        ...
+
+
+class _Rows(Dataset[Batch | UserError]):
     """A split as torch's DataLoader wants it: one item is a whole batch."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, key: tuple[int, list[int]]) -> Batch:
+    def __getitem__(self, key: tuple[int, list[int]]) -> Batch | UserError:
         epoch, rows = key
-        return self.split.batch(rows, epoch)
+        try:
+            return self.split.batch(rows, epoch)
+        except UserError as error:  # returned, as torch would put a worker's traceback into the message
+            return error
 
 
 class Loader:
@@ -132,7 +167,7 @@ class Loader:
         self.sampler = sampler  # Lightning calls its set_epoch
         self.batch_sampler = None  # Lightning asks for it where there is a sampler
         self._rows = _Rows(split)
-        self._loader: DataLoader[Batch] | None = None  # it would cost more than fetching tokens does
+        self._loader: DataLoader[Batch | UserError] | None = None  # it would cost more than fetching tokens does
         if num_workers or pin_memory:
             self._loader = DataLoader(
                 self._rows,
@@ -160,6 +195,8 @@ class Loader:
         self._state = state = self.sampler.begin(self._state if self._resuming else None)
         self._resuming = False
         for batch in map(self._rows.__getitem__, self.sampler) if self._loader is None else self._loader:
+            if isinstance(batch, UserError):
+                raise batch
             self._state = state = self.sampler.after(state)
             yield batch
 

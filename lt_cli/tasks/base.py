@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from lt_cli.backbones.base import Backbone, CausalBackbone, LanguageBackbone, TokenBackbone
-from lt_cli.data.base import Batch, DataModule, PictureData
+from lt_cli.backbones.base import Backbone, LanguageBackbone
+from lt_cli.data.base import Batch, DataModule
 from lt_cli.errors import UserError
 from lt_cli.lean import batches_stay
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine, parameter_groups
 from lt_cli.optimizer_settings import go_on, let_prevail, plain_settings, refuse_other_groups, scale_rates
 from lt_cli.refusals import mismatch, refusals_of
+from lt_cli.tasks.sizes import token_sizes
 from lt_cli.version import VERSION
 
 Stage = Literal["train", "val", "test"]
@@ -67,6 +68,7 @@ class Task(LightningModule, ABC):
         schedule: Built from the optimiser and the run's number of optimiser steps, stepped at each of them;
             null keeps the learning rate.
         layer_decay: Factor of the learning rate from each block of the backbone to the one below it.
+        backbone_lr_scale: Factor of the learning rate of all of the backbone beside the rest.
 
     Attributes:
         monitor: The metric that says which checkpoint is best, and whether less or more is better.
@@ -81,6 +83,7 @@ class Task(LightningModule, ABC):
         optimizer: OptimizerFactory = torch.optim.AdamW,
         schedule: ScheduleFactory | None = WarmupCosine,
         layer_decay: float = 1.0,
+        backbone_lr_scale: float = 1.0,
     ) -> None:
         """Stores its parts; heads come in ``build``."""
         super().__init__()
@@ -89,7 +92,12 @@ class Task(LightningModule, ABC):
         self.schedule_factory = schedule
         if not 0 < layer_decay <= 1:
             raise UserError(f"layer_decay ({layer_decay}) must be above 0 and at most 1, which keeps one learning rate")
-        self.layer_decay = layer_decay
+        if not 0 < backbone_lr_scale <= 1:
+            raise UserError(
+                f"backbone_lr_scale ({backbone_lr_scale}) must be above 0 and at most 1, which keeps one rate: "
+                "--freeze.modules=backbone keeps the backbone as it is"
+            )
+        self.layer_decay, self.backbone_lr_scale = layer_decay, backbone_lr_scale
         self.run_config: dict[str, Any] | None = None
         self.metrics = nn.ModuleDict()
         self._data: DataModule | None = None
@@ -138,29 +146,7 @@ class Task(LightningModule, ABC):
 
     def problems(self, data: DataModule) -> list[str]:
         """What the data and the backbone disagree on, each with the override to add."""
-        if not isinstance(self.backbone, TokenBackbone):
-            return []
-        found = []
-        option = "--model.backbone.init_args"
-        tokens, known = data.vocab_size, self.backbone.vocab_size
-        # what predicts tokens must not predict more than there are; what reads them only may know more
-        if tokens is not None and (tokens > known or (tokens != known and isinstance(self.backbone, LanguageBackbone))):
-            found.append(
-                f"the data has {data.vocab_size} tokens, the backbone a vocabulary of {self.backbone.vocab_size}: "
-                f"add {option}.vocab_size={data.vocab_size}"
-            )
-        if data.max_seq_len is not None and data.max_seq_len > self.backbone.max_seq_len:
-            found.append(
-                f"the data has sequences of {data.max_seq_len} tokens, the backbone takes {self.backbone.max_seq_len}: "
-                f"add {option}.max_seq_len={data.max_seq_len}"
-            )
-        width = data.image_shape[1] if isinstance(data, PictureData) and data.image_shape is not None else None
-        if isinstance(self.backbone, CausalBackbone) and self.backbone.grid_width not in (None, width):
-            found.append(
-                f"the data has {'no pictures' if width is None else f'pictures {width} wide'}, the backbone a grid of "
-                f"{self.backbone.grid_width}: add {option}.grid_width={'null' if width is None else width}"
-            )
-        return found
+        return token_sizes(self.backbone, data)
 
     def make_metrics(
         self, factories: MetricFactories, size: int, stages: Sequence[Stage] = ("train", "val", "test")
@@ -287,8 +273,8 @@ class Task(LightningModule, ABC):
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser over the parameter groups, and the schedule per optimiser step."""
         with refusals_of("--model.optimizer"):
-            optimizer = self.optimizer_factory(parameter_groups(self, self.layer_decay))
-        scale_rates(optimizer, self.layer_decay)
+            optimizer = self.optimizer_factory(parameter_groups(self, self.layer_decay, self.backbone_lr_scale))
+        scale_rates(optimizer, self.layer_decay, self.backbone_lr_scale)
         refuse_other_groups(optimizer, getattr(self, "_loaded_settings", None))
         self._group_settings = [plain_settings(optimizer)]
         if self.schedule_factory is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # not declared

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from lt_cli.pictures import save_png
+from lt_cli.pictures import show
 from lt_cli.reports import class_table, confusion_picture
 from lt_cli.tasks.base import run_directory
 
@@ -33,10 +32,6 @@ class ClassReport(MulticlassConfusionMatrix):
         path = run_directory(trainer) / "pictures" / "confusion.png"
         if not trainer.is_global_zero or not confusion.any():
             return
-        sheet = confusion_picture(confusion, names)
-        save_png(sheet, path)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("confusion", sheet, trainer.global_step, dataformats="HWC")
+        show(trainer, "confusion", confusion_picture(confusion, names), path)
         table = class_table(confusion, names) if table is None else table
         rank_zero_info("\n".join(["", *table, "", f"confusion matrix: {path}"]))

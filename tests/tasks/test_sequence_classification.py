@@ -234,7 +234,7 @@ class TestClassification:
             assert sum(likely.values()) == pytest.approx(1, abs=3e-6)
             assert label == max(likely, key=likely.__getitem__)
             assert [*likely.values()] == pytest.approx(scores.softmax(-1).tolist(), abs=1e-6)
-        task.probabilities = False
+        task.outputs = ("label",)
         assert set(task.predict_step(batch, 0)) == {"index", "label"}
 
     def test_classes_of_whole_numbers_stay_so(self) -> None:
