@@ -10,72 +10,62 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lt_cli.backbones.base import TokenBackbone
-from lt_cli.backbones.hf_build import build_config, build_model, settings_of, user_error
+from lt_cli.backbones.base import Backbone, TokenBackbone
+from lt_cli.backbones.hf_build import SIZE_SETTINGS, build_config, build_model, settings_of, user_error
 from lt_cli.backbones.lora import LoRA, add_lora
 from lt_cli.errors import UserError
 
 
-class HuggingFaceBackbone(TokenBackbone):
+class HuggingFaceModel(Backbone):
     """A model of transformers whose parts have the names that they have on the hub, such as ``transformer.h.0``.
 
     Args:
         models: Names of the model classes by ``model_type``: those that the subclass accepts.
         pretrained: Name on the Hugging Face hub or local directory of the weights, or None.
         architecture: Settings of transformers' configuration, or None.
-        vocab_size: Tokens it can predict, the first rows of the table; None for all.
-        max_seq_len: Longest input, in tokens; None for all that the architecture has positions for.
-        has_start: Whether the last row of the embedding table is a start token, which ``vocab_size`` leaves out.
+        sizes: Least values of ``vocab_size`` and ``max_position_embeddings``; None leaves one to the architecture.
         lora: Adapters, which then alone train, or None.
 
     Attributes:
         role: What the model is to be, such as "a causal backbone", for messages.
         kind: Which models may be it, such as "a causal language model of transformers", for messages.
-        optional_sizes: Of ``vocab_size`` and ``max_position_embeddings``, what an architecture may have no setting for.
+        optional_sizes: Of ``sizes``, what an architecture may have no setting for.
+        size_settings: What of the backbone's arguments says the shapes of weights, for messages.
     """
 
     role: ClassVar[str]
     kind: ClassVar[str]
     optional_sizes: ClassVar[frozenset[str]] = frozenset()
+    size_settings: ClassVar[str] = SIZE_SETTINGS
     rebuild_config: dict[str, Any]
     _hf_model: Any
-    _padding: int | None
 
     def __init__(
         self,
         models: Mapping[str, str],
         pretrained: str | None,
         architecture: dict[str, Any] | None,
-        vocab_size: int | None,
-        max_seq_len: int | None,
-        has_start: bool = False,
-        lora: LoRA | None = None,
+        sizes: dict[str, int | None],
+        lora: LoRA | None,
     ) -> None:
-        """Builds the model, loads its weights if there are any, and tries it out."""
+        """Builds the model, and loads its weights if there are any."""
         super().__init__()
-        for name, size in (("vocab_size", vocab_size), ("max_seq_len", max_seq_len)):
-            if size is not None and size < 1:
-                raise UserError(f"{name} ({size}) must be at least 1")
-        rows = None if vocab_size is None else vocab_size + has_start
-        sizes = {"vocab_size": rows, "max_position_embeddings": max_seq_len}
         config = build_config(self.kind, models, pretrained, architecture, sizes, self.optional_sizes)
-        model, drawn = build_model(models, pretrained, config)
+        model, drawn = build_model(models, pretrained, config, self.size_settings)
+        drawn = self._fit(model, drawn)
         self.pretrained = not drawn and lora is None
         if lora is not None:
             self._adapt(model, lora, drawn)
         self._hold(model)
-        self.vocab_size = config.vocab_size - has_start if vocab_size is None else vocab_size
-        self.max_seq_len = self._longest(max_seq_len)
         init_args: dict[str, Any] = {"pretrained": _lasting(pretrained) if self.given else None}
         init_args |= {"architecture": settings_of(config)}
-        init_args |= {"vocab_size": self.vocab_size, "max_seq_len": self.max_seq_len}
         if lora is not None:
             init_args["lora"] = asdict(lora)
         self.rebuild_config = {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": init_args}
-        with user_error(f"model_type ({config.model_type!r}) does not work as {self.role}"):
-            self.embed_dim = self._width()
-            self._check()
-        self.train()  # from_pretrained returns eval mode, and Lightning would keep it
+
+    def _fit(self, model: Any, drawn: set[str]) -> set[str]:
+        """Makes the model what the backbone needs, before it gets adapters; returns what of its weights is random."""
+        return drawn
 
     def _adapt(self, model: Any, lora: LoRA, drawn: set[str]) -> None:
         """Adds the adapters; weights that were loaded then never change, and whoever loads them again has them."""
@@ -104,6 +94,48 @@ class HuggingFaceBackbone(TokenBackbone):
         model = self._hf_model
         model.training = self.training  # it is no submodule, which train() and eval() would reach
         return model
+
+
+class HuggingFaceBackbone(HuggingFaceModel, TokenBackbone):
+    """A model of transformers over tokens.
+
+    Args:
+        models: Names of the model classes by ``model_type``: those that the subclass accepts.
+        pretrained: Name on the Hugging Face hub or local directory of the weights, or None.
+        architecture: Settings of transformers' configuration, or None.
+        vocab_size: Tokens it can predict, the first rows of the table; None for all.
+        max_seq_len: Longest input, in tokens; None for all that the architecture has positions for.
+        has_start: Whether the last row of the embedding table is a start token, which ``vocab_size`` leaves out.
+        lora: Adapters, which then alone train, or None.
+    """
+
+    _padding: int | None
+
+    def __init__(
+        self,
+        models: Mapping[str, str],
+        pretrained: str | None,
+        architecture: dict[str, Any] | None,
+        vocab_size: int | None,
+        max_seq_len: int | None,
+        has_start: bool = False,
+        lora: LoRA | None = None,
+    ) -> None:
+        """Builds the model, loads its weights if there are any, and tries it out."""
+        for name, size in (("vocab_size", vocab_size), ("max_seq_len", max_seq_len)):
+            if size is not None and size < 1:
+                raise UserError(f"{name} ({size}) must be at least 1")
+        rows = None if vocab_size is None else vocab_size + has_start
+        sizes = {"vocab_size": rows, "max_position_embeddings": max_seq_len}
+        super().__init__(models, pretrained, architecture, sizes, lora)
+        config = self.hf_model.config
+        self.vocab_size = config.vocab_size - has_start if vocab_size is None else vocab_size
+        self.max_seq_len = self._longest(max_seq_len)
+        self.rebuild_config["init_args"] |= {"vocab_size": self.vocab_size, "max_seq_len": self.max_seq_len}
+        with user_error(f"model_type ({config.model_type!r}) does not work as {self.role}"):
+            self.embed_dim = self._width()
+            self._check()
+        self.train()  # from_pretrained returns eval mode, and Lightning would keep it
 
     def _longest(self, max_seq_len: int | None) -> int:
         """Tokens that the model has positions for; RoBERTa and its kin count them from behind the padding's."""

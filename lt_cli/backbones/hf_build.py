@@ -24,6 +24,9 @@ UNDECLARED = {
 }
 """Settings that files of the hub have, and models read, but configurations do not declare."""
 
+SIZE_SETTINGS = "vocab_size, max_seq_len and architecture"
+"""What says the shapes of a token backbone's weights."""
+
 
 @contextmanager
 def user_error(problem: str) -> Iterator[None]:
@@ -115,8 +118,10 @@ def build_config(
         return AutoConfig.for_model(**settings | changes)
 
 
-def build_model(models: Mapping[str, str], pretrained: str | None, config: Any) -> tuple[Any, set[str]]:
-    """The model, and the names of its weights that were drawn at random."""
+def build_model(
+    models: Mapping[str, str], pretrained: str | None, config: Any, size_settings: str = SIZE_SETTINGS
+) -> tuple[Any, set[str]]:
+    """The model, and the names of its weights that were drawn at random; the last is what says their shapes."""
     import transformers
 
     model_class = getattr(transformers, models[config.model_type])
@@ -138,8 +143,8 @@ def build_model(models: Mapping[str, str], pretrained: str | None, config: Any) 
         )
     for key, loaded, asked in info["mismatched_keys"]:
         raise UserError(
-            f"the weights in {pretrained!r} have {key} of shape {tuple(loaded)}, but vocab_size, max_seq_len and "
-            f"architecture make it {tuple(asked)}: leave these out, or train from scratch with pretrained=null"
+            f"the weights in {pretrained!r} have {key} of shape {tuple(loaded)}, but "
+            f"{size_settings} make it {tuple(asked)}: leave these out, or train from scratch with pretrained=null"
         )
     drawn = set(info["missing_keys"])
     if drawn.issuperset(name for name, _ in model.named_parameters()):
