@@ -245,14 +245,14 @@ class FolderImages(ImageSource):
         splits = {name: self.root / name for name in ("train", "test") if (self.root / name).is_dir()}
         if (folder := (splits or {"train": self.root}).get(split)) is None:
             return None
-        classes, own = _folders(splits.get("train", folder)), _folders(folder)
-        files, labels = _files(folder, "*"), []
+        classes, own = sub_folders(splits.get("train", folder)), sub_folders(folder)
+        files, labels = picture_files(folder, "*"), []
         if files and own:
             raise UserError(f"{folder} must hold pictures or class folders, not both: {files[0].name} and {own[0]}/")
         for name in own:
             if name not in classes:
                 raise UserError(f"{folder / name}: {name!r} must be one of the training pictures' classes {classes}")
-            if not (found := _files(folder / name, "**/*")):
+            if not (found := picture_files(folder / name, "**/*")):
                 raise UserError(f"{folder / name} must hold pictures ({' '.join(SUFFIXES)}); add some or remove it")
             files += found
             labels += [classes.index(name)] * len(found)
@@ -273,11 +273,13 @@ def _state(dataset: Any, column: str | None) -> str | None:
     return state_of(files, written_once=True) if files else None
 
 
-def _folders(folder: Path) -> list[str]:
+def sub_folders(folder: Path) -> list[str]:
+    """Names of the folders within one that are not hidden, sorted."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
+def picture_files(folder: Path, pattern: str) -> list[Path]:
+    """Files of a pattern that are pictures by their names and not hidden, sorted."""
     found = [path for path in folder.glob(pattern) if path.suffix.lower() in SUFFIXES and path.is_file()]
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 

@@ -49,8 +49,8 @@ class PackedText(DataModule):
         test_fraction: The same for test; null for none.
         split_seed: Seed of that choice; the run's own seed does not change it.
         prompts: What predict continues, or fills the masks of: texts, or a file of them: .txt with one on each line,
-            or .jsonl, .csv or .tsv, whose other columns are kept; null for the first tokens of the test documents, or
-            of validation where there are none.
+            or .jsonl, .csv, .tsv or .parquet, whose other columns are kept; null for the first tokens of the test
+            documents, or of validation where there are none.
         prompt_column: Column of the prompts' file.
         batch_size: Blocks per batch and process.
         num_workers: Processes that fetch batches; 0 is fastest for tokens in memory.

@@ -1,10 +1,10 @@
 """Where labeled rows come from, and how predictions are written back in the same format."""
 
 import csv
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.data.base import SplitName
 from lt_cli.data.hub_datasets import HubDataset
-from lt_cli.data.rows import ROW_SUFFIXES, Row, read_table, write_jsonl
+from lt_cli.data.rows import ROW_SUFFIXES, Row, as_cell, read_table, write_jsonl, write_parquet
 from lt_cli.data.text_sources import SPLIT_NAMES
 from lt_cli.errors import UserError
 
@@ -158,7 +158,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 class TableFiles(FileRows):
-    """Files of rows: .tsv (no quotes), .csv or .jsonl.
+    """Files of rows: .tsv (no quotes), .csv, .jsonl or .parquet.
 
     Args:
         path: A file, of which parts are held out, or a folder with files called train, val (also valid, validation,
@@ -166,7 +166,8 @@ class TableFiles(FileRows):
         val_path: File for validation.
         test_path: File for test.
         predict_path: File to predict; it needs no labels.
-        columns: Names of the columns where the first line does not say them, such as [text,label]; null where it does.
+        columns: Names of the columns of a .tsv or .csv whose first line does not say them, such as [text,label]; null
+            where it does.
     """
 
     suffixes = ROW_SUFFIXES
@@ -191,38 +192,44 @@ class TableFiles(FileRows):
         return list(read_table(path, self.columns, unlabeled=unlabeled))
 
     def holds_lists(self, split: SplitName) -> bool:
-        """In .jsonl only."""
+        """In .jsonl and .parquet."""
         path = self.file(split) or self.file("train")
-        return path is not None and path.suffix == ".jsonl"
+        return path is not None and path.suffix in (".jsonl", ".parquet")
 
     def names_fields(self, split: SplitName) -> bool:
         """Unless ``columns`` stands for the first line."""
         return self.columns is None
 
     def write(self, rows: Sequence[dict[str, Any]], split: SplitName, directory: Path) -> list[Path]:
-        """The same kind of file, with a header where the source's have one; lists and mappings become JSON.
-
-        A .tsv cannot have tabs and ends of lines within a text: they become spaces.
-        """
+        """The same kind of file, with a header where the source's have one; lists and mappings stay, or become JSON."""
         like = self.file(split) or self.file("train")
         assert like is not None
-        path = directory / f"predictions{like.suffix}"
-        if path.suffix == ".jsonl":
-            return [write_jsonl(rows, path)]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        table = [[_cell(row.get(name, "")) for name in names] for row in rows]
-        lines = table if self.columns is not None else [names, *table]
-        with path.open("w", encoding="utf-8", newline="") as file:
-            if path.suffix == ".csv":
-                csv.writer(file).writerows(lines)
-            else:
-                file.writelines("\t".join(map(_without_tabs, line)) + "\n" for line in lines)
-        return [path]
+        return [write_table(rows, directory / f"predictions{like.suffix}", header=self.columns is None)]
 
 
-def _cell(value: Any) -> str:
-    """What is not there is empty, as it is read."""
-    return value or "" if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False)
+def write_table(rows: Sequence[dict[str, Any]], path: Path, *, header: bool = True) -> Path:
+    """Writes a .jsonl, .parquet, .csv or .tsv file, as the suffix says; in the last two, lists and mappings are JSON.
+
+    A .tsv cannot have tabs and ends of lines within a text: they become spaces.
+
+    Args:
+        rows: The fields of each.
+        path: Where.
+        header: Whether the first line of a .csv or .tsv names the columns.
+    """
+    if path.suffix == ".jsonl":
+        return write_jsonl(rows, path)
+    if path.suffix == ".parquet":
+        return write_parquet(rows, path)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = [[as_cell(row.get(name, "")) for name in names] for row in rows]
+    lines = [names, *table] if header else table
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            csv.writer(file).writerows(lines)
+        else:
+            file.writelines("\t".join(map(_without_tabs, line)) + "\n" for line in lines)
+    return path
 
 
 def _without_tabs(cell: str) -> str:
@@ -232,7 +239,8 @@ def _without_tabs(cell: str) -> str:
 class HubRows(RowSource):
     """A dataset of the Hugging Face hub, or a local directory of one, read by ``datasets``.
 
-    Columns of class labels are their names; a label of -1, as unlabeled test sets have it, is none.
+    Columns of class labels are their names; a label of -1, as unlabeled test sets have it, is none. Pictures are read
+    when they are needed.
 
     Args:
         path: Name on the hub, or a directory, which may be one of ``save_to_disk``.
@@ -271,7 +279,7 @@ class HubRows(RowSource):
         if name is None:
             return None
         dataset = self._hub.rows(name)
-        columns = {name: _plain(dataset[name], kind) for name, kind in dataset.features.items()}
+        columns = {name: _plain(dataset, name, kind) for name, kind in dataset.features.items()}
         rows = zip(*columns.values(), strict=True)
         path = self._hub.path
         return [Row(dict(zip(columns, row, strict=True)), f"{path}, {name}, row {i}") for i, row in enumerate(rows)]
@@ -281,9 +289,13 @@ class HubRows(RowSource):
         return [write_jsonl(rows, directory / "predictions.jsonl")]
 
 
-def _plain(values: Any, kind: Any) -> list[Any]:
-    """A column with names for the numbers of classes."""
+def _plain(dataset: Any, name: str, kind: Any) -> list[Any]:
+    """A column with names for the numbers of classes, and functions that read a picture where there are pictures."""
     import datasets
+
+    if isinstance(kind, datasets.Image):
+        encoded = dataset.cast_column(name, datasets.Image(decode=False))[name]
+        return [partial(encoded.__getitem__, i) for i in range(len(encoded))]
 
     def named(value: Any, kind: Any) -> Any:
         if isinstance(kind, datasets.ClassLabel):
@@ -292,4 +304,4 @@ def _plain(values: Any, kind: Any) -> list[Any]:
             return [named(item, kind.feature) for item in value]
         return value
 
-    return [named(value, kind) for value in values]
+    return [named(value, kind) for value in dataset[name]]

@@ -5,13 +5,18 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lt_cli.errors import UserError, did_you_mean
+from lt_cli.errors import UserError, did_you_mean, one_line
 
-ROW_SUFFIXES = (".jsonl", ".csv", ".tsv")
+ROW_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+HEADER = "where the first line is a row, name the columns with --data.source.columns"
+"""What to do where a file's first line was taken for names."""
 
 
 class Row(NamedTuple):
@@ -44,7 +49,7 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path, column: str) -> Iterator[Row]:
-    """The rows of a .jsonl, .csv or .tsv file, each with text in a column; blank lines are no rows.
+    """The rows of a .jsonl, .csv, .tsv or .parquet file, each with text in a column; blank lines are no rows.
 
     Args:
         path: The file; the first line of .csv and .tsv names the columns. A .tsv knows no quotes.
@@ -59,7 +64,10 @@ def read_rows(path: Path, column: str) -> Iterator[Row]:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, *, unlabeled: bool = False) -> Iterator[Row]:
-    """The rows of a .jsonl, .csv or .tsv file, whatever they have; blank lines are no rows.
+    """The rows of a .jsonl, .csv, .tsv or .parquet file, whatever they have; blank lines are no rows.
+
+    A row's place is its line, counted from 1, or ``row 17`` of a .parquet, counted from 0 as pandas does. What JSON has
+    no form for in a .parquet becomes plain: a date or a time text, a span of time its seconds, a decimal a number.
 
     Args:
         path: The file. A .tsv knows no quotes.
@@ -69,12 +77,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, unlabeled: b
     Raises:
         UserError: If a line is no row, or has not as many columns as there are names.
     """
-    text = read_text(path)
-    if path.suffix != ".jsonl":
-        return _table_rows(path, text, list(columns or []), unlabeled)
+    if path.suffix not in (".jsonl", ".parquet"):
+        return _table_rows(path, read_text(path), list(columns or []), unlabeled)
     if columns is not None:
         raise UserError(f"columns ({list(columns)}) has no meaning for {path}, whose rows name them: set it to null")
-    return _json_rows(path, text)
+    return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path, read_text(path))
 
 
 def field_of(row: Row, column: str, cure: str | None = None) -> Any:
@@ -91,7 +98,7 @@ def field_of(row: Row, column: str, cure: str | None = None) -> Any:
     if name not in fields:
         names = [column.removesuffix(name) + str(known) for known in fields]
         if cure is None and row.place.rpartition(":")[0].endswith((".csv", ".tsv")):
-            cure = "where the first line is a row, name the columns with --data.source.columns"
+            cure = HEADER
         shown, meant = f"{', '.join(names):.200}", did_you_mean(column, names)
         raise UserError(f"{row.place} has no column {column!r}, only {shown}{meant}" + (f"; {cure}" if cure else ""))
     return fields[name]
@@ -129,6 +136,27 @@ def write_jsonl(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     return path
 
 
+def write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Writes a column for each field; one whose values are of several kinds becomes text, as ``as_cell`` has it."""
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    def column(values: list[Any]) -> Any:
+        try:
+            return pyarrow.array(values)
+        except (pyarrow.ArrowException, OverflowError):
+            return pyarrow.array([as_cell(value) for value in values])
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    pyarrow.parquet.write_table(pyarrow.table({name: column([row.get(name) for row in rows]) for name in names}), path)
+    return path
+
+
+def as_cell(value: Any) -> str:
+    """A value as text: JSON where it is something else; what is not there is empty, as it is read."""
+    return value or "" if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False, default=str)
+
+
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines, which ends lines within strings
         if not line.strip():
@@ -161,7 +189,7 @@ def _table_rows(path: Path, text: str, names: list[str], unlabeled: bool) -> Ite
             if not values:
                 continue
             if not names:
-                names = values
+                names = _different(values, here, HEADER)
                 continue
             if unlabeled:
                 names, unlabeled = names[: len(values)], False
@@ -173,3 +201,43 @@ def _table_rows(path: Path, text: str, names: list[str], unlabeled: bool) -> Ite
             yield Row(dict(zip(names, values, strict=True)), here)
     except csv.Error as error:
         raise UserError(f"{place} is no row of .csv: {error}") from error
+
+
+def _different(names: list[str], place: str, cure: str = "") -> list[str]:
+    """The names of columns, each of which must be there once, or one of them would be lost."""
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{place} names {count} columns {name!r}: rename all but one" + (cure and f"; {cure}"))
+    return names
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    number = 0
+    try:
+        with path.open("rb") as stream:
+            file = ParquetFile(stream)
+            _different(file.schema_arrow.names, str(path))
+            for batch in file.iter_batches():
+                for fields in batch.to_pylist(maps_as_pydicts="strict"):
+                    yield Row({name: _plain(value) for name, value in fields.items()}, f"{path}, row {number}")
+                    number += 1
+    except (ArrowException, OSError, KeyError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} is no .parquet that can be read: {one_line(error)}") from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has a form for; bytes, such as those of a picture, stay as they are."""
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Decimal):
+        return float(value) if value.as_tuple().exponent else int(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value) if isinstance(value, date | time) else value

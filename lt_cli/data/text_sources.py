@@ -59,7 +59,7 @@ class PythonTopics(TextSource):
 
 
 class TextFiles(TextSource):
-    """One's own text: .txt and .md files, .jsonl, .csv and .tsv with a column of text, or folders of them.
+    """One's own text: .txt and .md files, .jsonl, .csv, .tsv and .parquet with a column of text, or folders of them.
 
     A folder with files or folders called train, val (also valid, validation, dev) and test has these splits; of any
     other, all files are for training. Hidden files do not count; other kinds of files are said.
@@ -68,7 +68,7 @@ class TextFiles(TextSource):
         path: File, folder, or several of them.
         val_path: The same, for validation.
         test_path: The same, for test.
-        column: Column of the text in .jsonl, .csv and .tsv.
+        column: Column of the text in .jsonl, .csv, .tsv and .parquet.
         separator: What ends a document within a .txt or .md file and is no part of it, such as a line's end
             for a document on each line; null for one document per file.
     """

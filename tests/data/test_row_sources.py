@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet
 import pytest
 from toys import message
 
@@ -17,6 +18,9 @@ ROWS = [{"text": 'it\'s "good", ü', "label": "good"}, {"text": "so lala", "labe
 def save(path: Path, rows: list[dict[str, Any]] = ROWS, *, header: bool = True) -> Path:
     """Rows in the format that the suffix says."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
     if path.suffix == ".jsonl":
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     else:
@@ -32,7 +36,7 @@ def fields(source: RowSource, split: Any) -> list[dict[str, Any]] | None:
     return None if rows is None else [row.fields for row in rows]
 
 
-SUFFIXES = pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
+SUFFIXES = pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".parquet"])
 
 
 class TestTableFiles:
@@ -53,7 +57,8 @@ class TestTableFiles:
         source = TableFiles(str(tmp_path))
         assert [len(source.rows(split) or []) for split in ("train", "val", "test")] == [1, 2, 1]
         assert source.rows("predict") is None
-        assert (source.rows("train") or [])[0].place == f"{tmp_path / 'train'}{suffix}:{1 + (suffix != '.jsonl')}"
+        place = {".jsonl": ":1", ".parquet": ", row 0"}.get(suffix, ":2")
+        assert (source.rows("train") or [])[0].place == f"{tmp_path / 'train'}{suffix}{place}"
 
     def test_named_files_beat_those_of_the_folder(self, tmp_path: Path) -> None:
         for name in ("train", "val"):
@@ -101,10 +106,10 @@ class TestTableFiles:
         source.holds_lists("predict")
         assert said == [f"files in {tmp_path} that are no split are left out: notes.txt, test.txt"]
 
-    def test_only_jsonl_holds_lists(self, tmp_path: Path) -> None:
-        for suffix in (".tsv", ".csv", ".jsonl"):
-            source = TableFiles(str(save(tmp_path / f"a{suffix}")))
-            assert source.holds_lists("predict") == (suffix == ".jsonl")
+    @SUFFIXES
+    def test_lists(self, suffix: str, tmp_path: Path) -> None:
+        source = TableFiles(str(save(tmp_path / f"a{suffix}")))
+        assert source.holds_lists("predict") == (suffix in (".jsonl", ".parquet"))
 
 
 class TestWriting:
@@ -139,6 +144,24 @@ class TestWriting:
             else:
                 assert path.read_text() == expected
 
+    def test_lists_and_mappings_in_parquet(self, tmp_path: Path) -> None:
+        rows: list[dict[str, Any]] = [
+            {"id": 1, "x": [0.5, 1.0], "label": ["a", "b"], "probabilities": {"ü": 0.5, "b": 0.25}, "ok": True},
+            {"id": 2, "x": [], "label": [], "probabilities": {"ü": 0.0, "b": 1.0}, "ok": None},
+        ]
+        source = TableFiles(str(save(tmp_path / "a.parquet", rows)))
+        assert fields(source, "train") == rows
+        (path,) = source.write(rows, "test", tmp_path)
+        assert fields(TableFiles(str(path)), "train") == rows
+
+    def test_values_of_several_kinds_in_parquet(self, tmp_path: Path) -> None:
+        """Parquet has one kind for a column; nothing is lost, as what is predicted may have taken hours."""
+        rows: list[dict[str, Any]] = [{"label": 1, "big": 2**70}, {"label": "x"}, {"label": [1]}]
+        source = TableFiles(str(save(tmp_path / "a.parquet")))
+        (path,) = source.write(rows, "test", tmp_path)
+        expected = [("1", str(2**70)), ("x", ""), ("[1]", "")]
+        assert [tuple(row.values()) for row in fields(TableFiles(str(path)), "train") or []] == expected
+
     def test_texts_of_several_lines(self, tmp_path: Path) -> None:
         rows = [{"text": 'two\nlines, "quoted"\r\n', "label": "x"}, {"text": " ", "label": ""}]
         source = TableFiles(str(save(tmp_path / "a.csv", rows)))
@@ -153,11 +176,15 @@ class TestMistakes:
         ("options", "files", "said"),
         [
             ({"path": "none.tsv"}, [], "source.path (none.tsv) must be a file or a folder, and there is none"),
-            ({"path": "a.txt"}, ["a.txt"], "source.path (a.txt) must be one of .jsonl .csv .tsv: convert or rename it"),
+            (
+                {"path": "a.txt"},
+                ["a.txt"],
+                "source.path (a.txt) must be one of .jsonl .csv .tsv .parquet: convert or rename it",
+            ),
             (
                 {"path": "d"},
                 ["d/a.csv"],
-                "source.path (d) must have train.jsonl or train.csv or train.tsv, and has a.csv",
+                "source.path (d) must have train.jsonl or train.csv or train.tsv or train.parquet, and has a.csv",
             ),
             (
                 {"path": "d"},
@@ -196,8 +223,9 @@ class TestMistakes:
             f"source.columns ({columns}) must name every column once"
         )
 
-    def test_columns_of_jsonl(self, tmp_path: Path) -> None:
-        path = save(tmp_path / "a.jsonl")
+    @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+    def test_columns_of_rows_that_name_them(self, suffix: str, tmp_path: Path) -> None:
+        path = save(tmp_path / f"a{suffix}")
         said = message(lambda: TableFiles(str(path), columns=["text", "label"]).rows("train"))
         assert said == (f"columns (['text', 'label']) has no meaning for {path}, whose rows name them: set it to null")
 

@@ -2,15 +2,20 @@
 
 import csv
 import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import message
 
-from lt_cli.data.rows import Row, field_of, read_rows, read_text, with_field
+from lt_cli.data.rows import Row, field_of, read_rows, read_table, read_text, with_field
+from lt_cli.data.text_sources import TextFiles
 
 TEXTS = [
     "plain",
@@ -72,6 +77,42 @@ class TestRows:
             ({"text": text}, f"a.{suffix}:{place}") for text, place in zip(["one", "two"], places, strict=True)
         ]
 
+    def test_parquet(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        table = pyarrow.table({"text": TEXTS, "id": range(len(TEXTS))})
+        pyarrow.parquet.write_table(table, path, row_group_size=2)
+        assert rows(path) == [({"text": text, "id": i}, f"a.parquet, row {i}") for i, text in enumerate(TEXTS)]
+        assert list(TextFiles(str(path)).documents("train") or []) == TEXTS
+        assert list(TextFiles(str(tmp_path)).documents("train") or []) == TEXTS, "and in a folder"
+
+    @pytest.mark.parametrize(
+        ("value", "plain"),
+        [
+            (datetime(2024, 2, 29, 12, 30), "2024-02-29 12:30:00"),
+            (pyarrow.scalar(1, pyarrow.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+            (date(2024, 2, 29), "2024-02-29"),
+            (time(1, 2, 3), "01:02:03"),
+            (timedelta(minutes=1, milliseconds=500), 60.5),
+            (Decimal("1.50"), 1.5),
+            (Decimal(12345678901234567890), 12345678901234567890),
+            (
+                pyarrow.scalar([(1, date(2024, 2, 29))], pyarrow.map_(pyarrow.int64(), pyarrow.date32())),
+                {"1": "2024-02-29"},
+            ),
+            ([{"at": date(2024, 2, 29)}, None], [{"at": "2024-02-29"}, None]),
+            (pyarrow.scalar("a", pyarrow.string()).cast(pyarrow.dictionary(pyarrow.int8(), pyarrow.string())), "a"),
+            (b"\x89PNG", b"\x89PNG"),
+            (None, None),
+        ],
+        ids=str,
+    )
+    def test_what_json_has_no_form_for(self, value: Any, plain: Any, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({"x": pyarrow.array([value])}), path)
+        (row,) = read_table(path)
+        assert row.fields == {"x": plain}
+        assert type(row.fields["x"]) is type(plain)
+
     @given(st.lists(st.lists(st.text(), min_size=2, max_size=2), min_size=1, max_size=5))
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     def test_any_text(self, tmp_path: Path, table: list[list[str]]) -> None:
@@ -125,6 +166,32 @@ class TestMistakes:
         assert found.startswith(f"{path}{said}")
         assert len(found.splitlines()) == 1
 
+    def test_a_column_that_is_there_twice(self, tmp_path: Path) -> None:
+        """One of them would be lost."""
+        said = (
+            ":2 names 2 columns 'id': rename all but one; where the first line is a row, name the columns with --data"
+        )
+        path = write(tmp_path / "a.csv", "\nid,text,id\n1,a,2\n")
+        assert message(lambda: rows(path)).startswith(f"{path}{said}")
+        twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["text", "text"])
+        pyarrow.parquet.write_table(twice, path := tmp_path / "a.parquet")
+        assert message(lambda: rows(path)) == f"{path} names 2 columns 'text': rename all but one"
+
+    @pytest.mark.parametrize("content", [b"", b"text\na\n", b"PAR1" + b"x" * 30 + b"PAR1"])
+    def test_no_parquet(self, content: bytes, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.parquet", content)
+        found = message(lambda: rows(path))
+        assert found.startswith(f"{path} is no .parquet that can be read: Parquet ")
+        assert len(found.splitlines()) == 1
+
+    def test_half_a_parquet(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        table = pyarrow.table({"text": [str(i) * 100 for i in range(1000)]})
+        pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False)
+        content = path.read_bytes()
+        path.write_bytes(content[:4] + b"\xff" * (len(content) // 2) + content[4 + len(content) // 2 :])
+        assert message(lambda: rows(path)).startswith(f"{path} is no .parquet that can be read: ")
+
     def test_rows_before_a_mistake_are_there(self, tmp_path: Path) -> None:
         read = read_rows(write(tmp_path / "a.jsonl", '{"text": "a"}\nnonsense\n'), "text")
         assert next(read).fields == {"text": "a"}
@@ -147,6 +214,8 @@ class TestMistakes:
     def test_missing(self, tmp_path: Path) -> None:
         path = tmp_path / "a.txt"
         assert message(lambda: read_text(path)) == f"{path} cannot be read: No such file or directory"
+        path = tmp_path / "a.parquet"
+        assert message(lambda: rows(path)) == f"{path} cannot be read: No such file or directory"
         assert message(lambda: read_text(tmp_path)) == f"{tmp_path} cannot be read: Is a directory"
 
 

@@ -73,7 +73,7 @@ class TestTextFiles:
             for _ in range(2):
                 assert splits(source) == [["a"], None, None]
                 source.fingerprint("train")
-        assert caplog.text.count("2 files that are not .txt .md .jsonl .csv .tsv are left out") == 1
+        assert caplog.text.count("2 files that are not .txt .md .jsonl .csv .tsv .parquet are left out") == 1
         assert str(tmp_path / "b.pdf") in caplog.text
 
     @pytest.mark.parametrize("val", ["val", "valid", "validation", "dev"])
