@@ -39,9 +39,11 @@ class LeftOut(logging.Handler):
         match = re.match(r"Due to class_path change from '(\S+)' to '(\S+)', discarding (.*)", record.getMessage())
         if match:
             old, new = (path.rpartition(".")[2] for path in match.groups()[:2])
-            names = sorted({name.split(".")[0] for name in re.findall(r"'([\w.]+)': ", match[3])})
+            usual = {name: repr(value) for name, value in _defaults(match[1]).items()}
+            said = re.findall(r"'([\w.]+)': ([^,}]*)", match[3])
+            names = sorted({name.split(".")[0] for name, value in said if usual.get(name) != value})
             message = f"{new} in place of {old} leaves out what was said of {', '.join(names)}"
-            if message not in self.said:
+            if names and message not in self.said:
                 self.said.add(message)
                 rank_zero_info(message)
 
@@ -275,8 +277,14 @@ def _members(module: str) -> list[str]:
 
 def _parameters(class_path: str) -> list[str]:
     """Names a class's constructor takes, or none where it cannot be found."""
+    return list(_defaults(class_path))
+
+
+def _defaults(class_path: str) -> dict[str, Any]:
+    """What a class's constructor takes, with its defaults, or nothing where it cannot be found."""
     module, _, name = class_path.rpartition(".")
     try:
-        return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     except (ImportError, AttributeError, ValueError, TypeError):
-        return []
+        return {}
+    return {name: parameter.default for name, parameter in parameters.items()}

@@ -144,7 +144,7 @@ TEXT_CORPUS = [
     ),
     Wrong(
         [*TEXTFILES],
-        "source.path (mine) must have a file of text (.txt .md .jsonl .csv .tsv): name one",
+        "source.path (mine) must have a file of text (.txt .md .jsonl .csv .tsv .parquet): name one",
         before=save("mine/a.png", "x"),
     ),
     Wrong(

@@ -17,7 +17,9 @@ from contract_suite import ROOT
 from errors_corpus import CORPUS, TASKS, Wrong
 from errors_of_choices import CHOICES_CORPUS
 from errors_of_classification import CLASSIFICATION_CORPUS
+from errors_of_images import IMAGE_CORPUS
 from errors_of_question_answering import QUESTION_CORPUS
+from errors_of_tables import TABLE_CORPUS
 from errors_of_text import TEXT_CORPUS
 from errors_of_text_generation import GENERATION_CORPUS
 from errors_of_tokens import TOKEN_CORPUS
@@ -59,7 +61,7 @@ def mistake(*args: str, code: int = 2) -> str:
 
 
 CORPORA = [*CORPUS, *TEXT_CORPUS, *CLASSIFICATION_CORPUS, *TOKEN_CORPUS, *QUESTION_CORPUS, *CHOICES_CORPUS]
-CORPORA += GENERATION_CORPUS
+CORPORA += [*GENERATION_CORPUS, *TABLE_CORPUS, *IMAGE_CORPUS]
 
 
 @pytest.mark.parametrize("wrong", CORPORA, ids=str)

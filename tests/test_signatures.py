@@ -11,7 +11,7 @@ import pytest
 from lightning.pytorch import Callback, LightningDataModule
 
 from lt_cli.backbones.base import Backbone
-from lt_cli.optim import WarmupCosine
+from lt_cli.optim import OneCycle, WarmupCosine
 from lt_cli.tasks.base import Task
 
 PACKAGE = Path(__file__).parent.parent / "lt_cli"
@@ -27,9 +27,10 @@ def public_classes() -> Iterator[type]:
                 if issubclass(member, (Backbone, Task, LightningDataModule, Callback)) or bases & {
                     "ImageSource",
                     "Palette",
+                    "RowSource",
                 }:
                     yield member
-    yield WarmupCosine
+    yield from (WarmupCosine, OneCycle)
 
 
 @pytest.mark.parametrize("cls", list(public_classes()), ids=lambda cls: cls.__name__)
