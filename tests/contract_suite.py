@@ -124,5 +124,9 @@ def freeze_and_noise(config: Path) -> list[str]:
 def blocks(config: Path) -> str:
     """The name of the blocks in a config's backbone."""
     text = config.read_text()
-    names = {"model_type: bert": "bert.encoder.layer", "model_type: t5": "encoder.block"}
+    names = {
+        "model_type: bert": "bert.encoder.layer",
+        "model_type: t5": "encoder.block",
+        "model_type: vit": "vit.layers",
+    }
     return "backbone." + next((name for model, name in names.items() if model in text), "blocks")

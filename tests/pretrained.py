@@ -5,11 +5,14 @@ from pathlib import Path
 from texts import bert_like, gpt2_like, t5_like
 
 from lt_cli.backbones.hf_seq2seq import HuggingFaceSeq2Seq
+from lt_cli.backbones.hf_vision import HuggingFaceVision
 from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceMaskedLM
 from lt_cli.data.tokenizers import HuggingFaceTokenizer
 
 GPT2 = {"model_type": "gpt2", "n_head": 2, "n_embd": 8}
 T5 = {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 2, "num_heads": 2}
+VIT = {"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 8}
+VIT |= {"patch_size": 4, "intermediate_size": 16}
 BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -41,3 +44,9 @@ def vocab_size(folder: Path) -> int:
     tokenizer = HuggingFaceTokenizer(str(folder))
     tokenizer.load()
     return tokenizer.vocab_size
+
+
+def pretrained_vit(folder: Path) -> Path:
+    """A ViT of two layers, for pictures of 8 × 8."""
+    HuggingFaceVision(architecture=VIT).hf_model.save_pretrained(folder)
+    return folder

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pretrained import pretrained_bert, pretrained_gpt2, pretrained_t5, vocab_size
+from pretrained import pretrained_bert, pretrained_gpt2, pretrained_t5, pretrained_vit, vocab_size
 
 from lt_cli.cli import run
 
@@ -45,6 +45,8 @@ def tiny(config: str, folder: Path) -> list[str]:
     """What makes a config small, and independent of the network."""
     if "KMeans" in config:
         return SMALL_PALETTE
+    if "LabeledImages" in config:
+        return small_pictures(config, folder)
     if "pretrained: " not in config:
         return []
     if "TextToText" in config:
@@ -60,6 +62,17 @@ def tiny(config: str, folder: Path) -> list[str]:
         "PackedText": SMALL_TEXT,
     }
     return pretrained + next(small for data, small in toys.items() if data in config)
+
+
+def small_pictures(config: str, folder: Path) -> list[str]:
+    """Pictures of a toy, and a small network that nobody has to fetch."""
+    toy = ["--data.source=lt_cli.data.image_rows.ImageSets", "--data.source.images=toys.Pictures"]
+    toy += ["--data.label_column=label", "--data.num_workers=0"]
+    if "HuggingFaceVision" in config:
+        return [*toy, f"--model.backbone.pretrained={pretrained_vit(folder)}"]
+    if "TorchvisionBackbone" in config:
+        return [*toy, "--model.backbone.weights=null", "--data.size=[32,32]"]
+    return [*toy, "--data.source.images.size=[32,32]", "--model.backbone.widths=[4,8]", "--model.backbone.blocks=[1,1]"]
 
 
 def small_rows(config: str) -> list[str]:
@@ -81,7 +94,7 @@ def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[st
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_experiment_fits_and_tests(path: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     config = path.read_text()
-    if "reuse." in config or "Torchvision" in config:
+    if "reuse." in config or "TorchvisionImages" in config:
         request.getfixturevalue("generative_runs")
     small = tiny(config, tmp_path / "pretrained")
     cli = run(["fit", f"--config={path}", *TINY, *small])

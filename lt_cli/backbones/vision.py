@@ -67,6 +67,9 @@ class PictureBackbone(PooledBackbone):
         for name, numbers in (("mean", look.mean), ("std", look.std)):
             self.register_buffer(name, torch.tensor(numbers)[:, None, None], persistent=False)
         self.preprocessing = look.preprocessing
+        self.to(
+            memory_format=torch.channels_last
+        )  # in which a step of a convolutional network takes 0.7 to 0.97 of the time
 
     def normalized(self, inputs: Tensor) -> Tensor:
         """Pictures as its weights want them, in their precision; a grey one has its channel three times.
@@ -83,7 +86,8 @@ class PictureBackbone(PooledBackbone):
                 f"{type(self).__name__} needs pictures of 1 or 3 channels, (B, C, H, W), not inputs of shape "
                 f"{tuple(inputs.shape)}: for other rows use --model.backbone=lt_cli.backbones.mlp.MLP"
             )
-        return (as_float(inputs, self.mean.dtype) - self.mean) / self.std
+        scaled = (as_float(inputs, self.mean.dtype) - self.mean) / self.std
+        return scaled.contiguous(memory_format=torch.channels_last)
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
