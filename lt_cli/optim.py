@@ -53,15 +53,13 @@ def _scales(module: nn.Module, layer_decay: float) -> dict[int, float]:
     """Each parameter's factor: 1 above the blocks, less with each block below, and least for what lies under them.
 
     The blocks are the longest list of modules that is within no other, as experts are within a block; what is
-    registered before them lies below them.
+    registered before them lies below them. Where there is no such list, a sequence of modules is taken that has most of
+    the weights.
     """
-    lists: dict[str, nn.ModuleList] = {}
-    for name, part in module.named_modules():
-        if isinstance(part, nn.ModuleList) and not name.startswith(tuple(f"{outer}." for outer in lists)):
-            lists[name] = part
-    if not lists:
+    lists = _outermost(module, nn.ModuleList) or _outermost(module, nn.Sequential)
+    name = max(lists, key=lambda name: len(lists[name]), default=None)
+    if name is None or (isinstance(lists[name], nn.Sequential) and 2 * _size(lists[name]) < _size(module)):
         raise UserError(f"layer_decay ({layer_decay}) must be 1 for a backbone without a list of blocks: leave it out")
-    name = max(lists, key=lambda name: len(lists[name]))
     scales: dict[int, float] = {}
     above = len(lists[name]) + 1
     depth = 0
@@ -72,6 +70,19 @@ def _scales(module: nn.Module, layer_decay: float) -> dict[int, float]:
             depth = above
         scales[id(parameter)] = layer_decay ** (above - depth)
     return scales
+
+
+def _outermost(module: nn.Module, kind: type[nn.ModuleList | nn.Sequential]) -> dict[str, Any]:
+    """The lists of a kind that are within no other, by name."""
+    lists: dict[str, Any] = {}
+    for name, part in module.named_modules():
+        if isinstance(part, kind) and not name.startswith(tuple(f"{outer}." for outer in lists)):
+            lists[name] = part
+    return lists
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class MuonAdamW(Optimizer):

@@ -47,6 +47,6 @@ def vocab_size(folder: Path) -> int:
 
 
 def pretrained_vit(folder: Path) -> Path:
-    """A ViT of two layers, for pictures of 8 × 8."""
+    """A ViT of two layers, for pictures of 8 by 8."""
     HuggingFaceVision(architecture=VIT).hf_model.save_pretrained(folder)
     return folder

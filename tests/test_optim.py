@@ -20,10 +20,12 @@ from lt_cli.backbones.base import Backbone
 from lt_cli.backbones.encoder import Encoder
 from lt_cli.backbones.hf_encoder import HuggingFaceEncoder
 from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceImageGPT
+from lt_cli.backbones.torchvision_models import TorchvisionBackbone
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.errors import UserError
 from lt_cli.optim import MuonAdamW, OneCycle, WarmupCosine, parameter_groups
 from lt_cli.optimizer_settings import scale_rates
+from lt_cli.tasks.classification import Classification
 from lt_cli.tasks.sequence_classification import SequenceClassification
 
 
@@ -373,6 +375,30 @@ class TestLayerDecay:
         assert {found[name] for name in found if name.startswith("blocks.0")} == {0.25}
         assert {found[name] for name in found if name.startswith("blocks.1")} == {0.5}
         assert {found[name] for name in found if name.startswith("above")} == {1}
+
+    def test_a_sequence_of_blocks_with_most_of_the_weights(self) -> None:
+        class Stacked(nn.Module):
+            def __init__(self, width: int) -> None:
+                super().__init__()
+                self.below = nn.Linear(width, 4)
+                self.blocks = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(3)))
+                self.above = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+        rates = rates_by_name(Stacked(1), 0.5)
+        expected = {"below": 1 / 16, "blocks.0.0": 1 / 8, "blocks.1.0": 1 / 4, "blocks.2.0": 1 / 2, "above.0": 1.0}
+        assert rates == {f"{name}.{kind}": rate for name, rate in expected.items() for kind in ("weight", "bias")}
+        with pytest.raises(UserError, match="without a list of blocks"):
+            rates_by_name(Stacked(100), 0.5)
+
+    @pytest.mark.parametrize(("name", "depths"), [("mobilenet_v2", 20), ("resnet18", None)])
+    def test_of_torchvision(self, name: str, depths: int | None) -> None:
+        task = Classification(backbone=TorchvisionBackbone(name=name))
+        if depths is None:
+            with pytest.raises(UserError, match="without a list of blocks"):
+                rates_by_name(task, 0.5)
+        else:
+            rates = rates_by_name(task, 0.5)
+            assert len({*rates.values()}) == depths - 1, "nothing is above the features but the head"
 
     def test_one_is_none(self) -> None:
         assert parameter_groups(tiny_gpt(), 1.0)[0].keys() == {"params"}
