@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info
+from yaml import YAMLError
 
 from lt_cli.errors import UserError, closest, did_you_mean
 from lt_cli.nulls import misplaced_nulls
@@ -52,6 +54,17 @@ LOG = logging.getLogger("lt_cli.parser")
 LOG.setLevel(logging.DEBUG)
 LOG.propagate = False
 LOG.addHandler(LeftOut())
+
+
+LOAD_YAML = get_loader("yaml")
+
+
+def load_yaml(text: str) -> Any:
+    """YAML, but for a single line that begins with #: it is a text, such as the name of a column, and no comment."""
+    return text if text.lstrip().startswith("#") and "\n" not in text.strip() else LOAD_YAML(text)
+
+
+set_loader("yaml", load_yaml, (YAMLError,))
 
 
 class Parser(LightningArgumentParser):

@@ -474,3 +474,18 @@ class TestNull:
 
     def test_not_of_a_text_that_begins_so(self) -> None:
         assert self.printed(self.GPT2, "--model.backbone.pretrained=None of it")["pretrained"] == "None of it"
+
+
+@pytest.mark.parametrize("value", ["#1 String", "# a", " #b"])
+@pytest.mark.parametrize("option", ["text_column", "pair_column"])
+def test_a_text_that_begins_with_a_hash_is_no_comment(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ROOT / "configs" / "sentence_pair.yaml"
+    with pytest.raises(SystemExit):
+        run(["fit", f"--config={config}", f"--data.{option}={value}", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"][option] == value
+    Path("mine.yaml").write_text(f'data: {{init_args: {{{option}: "{value}"}}}}')
+    with pytest.raises(SystemExit):
+        run(["fit", f"--config={config}", "--config=mine.yaml", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"][option] == value

@@ -122,13 +122,15 @@ class RowData(DataModule):
         rows = self._own_rows("train")
         if rows is None:
             raise UserError("there are no training rows: give the source some")
-        order = self.held_out_order(rows)
+        order, together = self.held_out_order(rows), self.kept_together(rows)
         taken = 0
         for name, fraction in fractions.items():
-            number = max(1, round(fraction * len(rows)))
+            end = taken + max(1, round(fraction * len(rows)))
+            while together is not None and end < len(rows) and together[order[end]] == together[order[end - 1]]:
+                end += 1
             if name == split:
-                return [rows[i] for i in np.sort(order[taken : taken + number])]
-            taken += number
+                return [rows[i] for i in np.sort(order[taken:end])]
+            taken = end
         if taken >= len(rows):
             raise UserError(
                 f"of {len(rows)} training rows none is left to train on: lower --data.val_fraction or .test_fraction"
@@ -142,6 +144,10 @@ class RowData(DataModule):
             - output: (len(rows),), their numbers
         """
         return np.random.default_rng(self.split_seed).permutation(len(rows))
+
+    def kept_together(self, rows: list[Row]) -> Sequence[Any] | None:
+        """What rows share that must be in one split, and so stand together in ``held_out_order``; None for nothing."""
+        return None
 
     def _fractions(self) -> dict[HeldOut, float]:
         """Of the training rows, for the splits that the source has not."""

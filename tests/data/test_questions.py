@@ -314,3 +314,21 @@ def test_a_context_that_the_tokenizer_cannot_read(tmp_path: Path) -> None:
     assert message(lambda: data.given([("\u0001", "cat")])) == (
         "row 0: the tokenizer knows no token of question: mend it"
     )
+
+
+def test_the_questions_of_a_context_are_in_one_split() -> None:
+    rows = [{"question": f"what is {i}", "context": f"text {i % 7}", "answers": []} for i in range(70)]
+    rows += [{"question": "and", "context": "text 3", "answers": {"text": ["text"], "answer_start": [0]}}]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for seed in range(4):
+        source = TableFiles("mine.jsonl")
+        data = QuestionData(
+            source=source, tokenizer=ByteTokenizer(), val_fraction=0.2, test_fraction=0.2, split_seed=seed
+        )
+        splits = {name: data._split_rows(name) for name in ("train", "val", "test")}  # type: ignore[arg-type]
+        contexts = {name: {row.fields["context"] for row in some} for name, some in splits.items()}
+        assert sum(map(len, splits.values())) == 71
+        assert sum(map(len, contexts.values())) == 7, contexts
+        assert all(len(some) >= 14 for some in splits.values())
+        others = QuestionData(source=source, tokenizer=ByteTokenizer(), val_fraction=0.2, split_seed=seed + 1)
+        assert others._split_rows("val") != splits["val"]

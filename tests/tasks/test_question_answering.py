@@ -225,7 +225,7 @@ def test_it_learns() -> None:
     task = QuestionAnswering(
         backbone=backbone, optimizer=lambda groups: torch.optim.AdamW(groups, lr=5e-3), dropout=0.0
     )
-    trainer(max_epochs=60, limit_val_batches=0).fit(task, data)
+    trainer(max_epochs=100, limit_val_batches=0).fit(task, data)
     rows = data.source.rows("train")
     assert rows is not None
     kept = [row for row in rows if row.fields not in [other.fields for other in data._split_rows("val")]]
