@@ -1,12 +1,29 @@
-"""Grids of pictures."""
+"""Grids of pictures, as files and on TensorBoard."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from contract_suite import ROOT, only_run
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toys import trainer
 
-from lt_cli.pictures import MARGIN, grid, save_png
+from lt_cli.cli import run
+from lt_cli.pictures import MARGIN, grid, save_png, show
+
+
+def images_on_board(directory: Path) -> dict[str, list[Any]]:
+    """The pictures in all logs of a directory, by name."""
+    found: dict[str, list[Any]] = {}
+    for path in sorted(directory.glob("events.*")):
+        log = EventAccumulator(str(path)).Reload()
+        for name in log.Tags()["images"]:
+            found.setdefault(name, []).extend(log.Images(name))
+    return found
 
 
 def colors(*shape: int) -> np.ndarray:
@@ -45,3 +62,29 @@ def test_png_is_lossless_and_makes_its_directory(tmp_path: Path) -> None:
     path = save_png(sheet, tmp_path / "a" / "b" / "sheet.png")
     assert path == tmp_path / "a" / "b" / "sheet.png"
     np.testing.assert_array_equal(np.asarray(Image.open(path)), sheet)
+
+
+def test_a_picture_is_a_file_and_on_tensorboard() -> None:
+    board = TensorBoardLogger("logs", name="mine", version="0")
+    sheet = np.random.default_rng(0).integers(256, size=(6, 9, 3), dtype=np.uint8)
+    one = trainer(logger=[CSVLogger("logs"), board])
+    assert show(one, "mistakes", sheet, Path("here/mistakes.png")) == Path("here/mistakes.png")
+    np.testing.assert_array_equal(np.asarray(Image.open("here/mistakes.png")), sheet)
+    board.finalize("success")
+    (image,) = images_on_board(Path("logs/mine/0"))["mistakes"]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image.encoded_image_string))), sheet)
+
+
+def test_a_run_shows_its_first_batch_and_its_mistakes() -> None:
+    config = ROOT / "tests" / "contract" / "classification.yaml"
+    run(["fit", f"--config={config}", "--trainer.max_epochs=1"])
+    run(["test", "--ckpt_path=last", "--trainer.accelerator=cpu", "--trainer.limit_test_batches=2"])
+    directory = only_run("classification")
+    found = images_on_board(directory)
+    for name, file in (
+        ("batch", "batch.png"),
+        ("mistakes", "pictures/mistakes.png"),
+        ("confusion", "pictures/confusion.png"),
+    ):
+        shown = np.asarray(Image.open(io.BytesIO(found[name][-1].encoded_image_string)))
+        np.testing.assert_array_equal(shown, np.asarray(Image.open(directory / file)))

@@ -15,6 +15,7 @@ from toys import Pictures, message
 from lt_cli.data.image_rows import ImageFolders, ImageSets
 from lt_cli.data.labeled_images import LabeledImages
 from lt_cli.data.labels import Score, SeveralLabels
+from lt_cli.data.numpy_rows import NumpyFiles
 from lt_cli.data.picture_split import Cut
 from lt_cli.data.row_sources import HubRows, TableFiles
 
@@ -349,3 +350,20 @@ def test_a_dataset_of_the_hub_is_read_late() -> None:
         '{"img": "saved, test, row 0", "label": "dog"}',
         '{"img": "saved, test, row 1", "label": "cat"}',
     ]
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_arrays_are_pictures(grey: bool) -> None:
+    shape = (20, 8, 8) if grey else (20, 8, 8, 3)
+    pixels = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    np.savez("mine.npz", image=pixels, label=np.array(["cat", "dog"])[np.arange(20) % 2])
+    data = ready(images(source=NumpyFiles("mine.npz", test_path=None), test_fraction=0.2), "fit", "test", "predict")
+    assert data.label_names == ["cat", "dog"]
+    batch = data.splits["test"].batch([0, 3], 0)
+    rows = [int(row.place.rpartition(" ")[2]) for row in data.rows["predict"]]
+    expected = pixels[[rows[0], rows[3]]]
+    expected = expected[..., None].repeat(3, axis=3) if grey else expected
+    assert np.array_equal(batch["inputs"].permute(0, 2, 3, 1).numpy(), expected)
+    Path("out").mkdir()
+    (path,) = data.write_predictions({"index": [0, 1], "label": ["dog", "cat"]}, Path("out"), "csv")
+    assert np.load(path)["label"].tolist() == ["dog", "cat"]
