@@ -62,6 +62,9 @@ def execute(command: str) -> None:
         tiny |= {"--data.source": "configs/data/text_files.yaml", "--data.source.path": "TEXT"}
     if "reviews.yaml" in command:
         tiny |= {"--model.backbone.pretrained": "ENCODER", "--data.tokenizer.path": "ENCODER"}
+    if "image_folder" in command:
+        tiny |= {"--data.num_workers": "0", "--data.size": "[32,32]"}
+        tiny |= {} if "ModuleBackbone" in command else {"--model.backbone.weights": "null"}
     if arguments[0] == "fit":
         tiny |= {"--sample_images": "null"}
         if "--model.schedule.warmup_steps" in given:
@@ -83,6 +86,7 @@ def workplace(offline_pictures: None) -> None:
     Path("TEXT").mkdir()
     for name in ("TEXT/book.txt", "input.txt"):
         Path(name).write_text("It was a dark and stormy night. " * 500)
+    small_pictures()
     pretrained_gpt2(Path("MODEL"))
     pretrained_bert(Path("ENCODER"))
     small_corpora()
@@ -91,6 +95,24 @@ def workplace(offline_pictures: None) -> None:
         "".join(f"{text}\t{label}\n" for text, label in zip(texts, ("good", "bad"), strict=True) for _ in range(20))
     )
     Path("new.tsv").write_text("\n".join(texts))
+
+
+def small_pictures() -> None:
+    """Pictures in class folders, new ones, CIFAR-10 as parquet files, and a table."""
+    import datasets
+
+    pictures = [Image.open(f"pictures/{i}.png") for i in range(12)]
+    for i, picture in enumerate(pictures):
+        for place in (f"FOLDER/{('cat', 'dog')[i % 2]}/{i}.png", f"NEW/{i}.png"):
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            picture.save(place)
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = {"img": pictures * 10, "label": [i % 2 for i in range(120)]}
+    Path("CIFAR10").mkdir()
+    for split in ("train", "test"):
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(f"CIFAR10/{split}-0.parquet")
+    lines = [f"{i},{i % 5},{i % 3},{('moss', 'fern')[i % 2]}" for i in range(40)]
+    Path("plants.csv").write_text("height,width,age,label\n" + "\n".join(lines))
 
 
 def small_corpora() -> None:

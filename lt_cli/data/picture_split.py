@@ -114,10 +114,16 @@ class PictureSplit:
         if self.transforms == []:
             return self.cut.middle(picture)
         transforms = self._usual() if self.transforms is None else self.transforms
+        changed: Any = picture
         with drawn_from(epoch, row):
-            changed: Any = picture
             for transform in transforms:
-                changed = transform(changed)
+                try:
+                    changed = transform(changed)
+                except Exception as error:  # of any library
+                    raise UserError(
+                        f"{self.places[row]}: {type(transform).__name__} does not take this picture of "
+                        f"{picture.shape[1]} × {picture.shape[2]} pixels ({one_line(error)}): change or leave it out"
+                    ) from error
         if not isinstance(changed, Tensor) or changed.ndim != 3 or len(changed) != 3:
             made = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
             raise UserError(f"the transforms of pictures must make a tensor (3, H, W), not {made}: leave out the last")

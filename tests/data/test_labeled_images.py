@@ -309,6 +309,10 @@ class TestMistakes:
     def test_transforms_that_make_no_picture(self) -> None:
         data = ready(images(train_transforms=[v2.Grayscale()]))
         assert "must make a tensor (3, H, W), not (1, 8, 8)" in message(lambda: data.splits["train"].batch([0], 0))
+        data = ready(images(train_transforms=[v2.RandomCrop(20)]))
+        found = message(lambda: data.splits["train"].batch([0], 0))
+        assert "RandomCrop does not take this picture of 8 × 8 pixels (Required crop size (20, 20) is larger" in found
+        assert found.startswith("Pictures, train, row ")
 
     def test_rows(self) -> None:
         Path("a.csv").write_text("image,label\nnone.png,x\n" * 1 + "none.png,y\n" * 20)
