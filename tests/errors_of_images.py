@@ -18,7 +18,7 @@ data:
   class_path: lt_cli.data.labeled_images.LabeledImages
   init_args:
     source:
-      class_path: lt_cli.data.image_rows.ImageFolders
+      class_path: lt_cli.data.image_rows.ClassFolders
       init_args: {path: pets}
     size: [8, 8]
 trainer: {max_steps: 2, accelerator: cpu}

@@ -30,7 +30,7 @@ model:
 data:
   class_path: lt_cli.data.labeled_images.LabeledImages
   init_args:
-    source: {class_path: lt_cli.data.image_rows.ImageFolders, init_args: {path: pictures}}
+    source: {class_path: lt_cli.data.image_rows.ClassFolders, init_args: {path: pictures}}
     size: [12, 12]
     test_fraction: 0.2
     batch_size: 7

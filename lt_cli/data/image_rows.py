@@ -14,7 +14,7 @@ from lt_cli.data.text_sources import SPLIT_NAMES
 from lt_cli.errors import UserError
 
 
-class ImageFolders(RowSource):
+class ClassFolders(RowSource):
     """A folder for each class, whose name is the label of the pictures in it, at any depth.
 
     Rows have the columns ``image``, the file's name, and ``label``; predictions go into a .csv of these. Hidden files

@@ -30,7 +30,7 @@ class LabeledImages(LabeledInputs):
     them; what augments them at random is a function of seed, epoch and row, so that a run resumes exactly.
 
     Args:
-        source: Where the pictures come from: lt_cli.data.image_rows.ImageFolders or ImageSets,
+        source: Where the pictures come from: lt_cli.data.image_rows.ClassFolders or ImageSets,
             lt_cli.data.row_sources.TableFiles or HubRows, lt_cli.data.numpy_rows.NumpyFiles.
         labels: What a label is: lt_cli.data.labels.OneLabel, SeveralLabels, or Score.
         image_column: Column of the pictures: names of files, or the pictures themselves.

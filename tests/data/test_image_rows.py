@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from toys import Pictures, message
 
-from lt_cli.data.image_rows import ImageFolders, ImageSets
+from lt_cli.data.image_rows import ClassFolders, ImageSets
 from lt_cli.data.row_sources import TableFiles
 
 
@@ -18,17 +18,17 @@ def picture(*places: str) -> None:
         Image.new("RGB", (3, 2), "red").save(place)
 
 
-def fields(source: ImageFolders, split: str) -> list[tuple[str, ...]] | None:
+def fields(source: ClassFolders, split: str) -> list[tuple[str, ...]] | None:
     rows = source.rows(split)  # type: ignore[arg-type]
     return None if rows is None else [tuple(row.fields.values()) for row in rows]
 
 
-class TestImageFolders:
+class TestClassFolders:
     """Folders of every layout."""
 
     def test_class_folders(self) -> None:
         picture("pets/dog/b.png", "pets/dog/a.JPG", "pets/cat/deep/c.png", "pets/dog/.hidden.png")
-        source = ImageFolders("pets")
+        source = ClassFolders("pets")
         assert fields(source, "train") == [
             ("pets/cat/deep/c.png", "cat"),
             ("pets/dog/a.JPG", "dog"),
@@ -43,19 +43,19 @@ class TestImageFolders:
     @pytest.mark.parametrize("val", ["val", "valid", "validation", "dev"])
     def test_splits(self, val: str) -> None:
         picture("pets/train/cat/a.png", f"pets/{val}/cat/b.png", "pets/test/cat/c.png")
-        source = ImageFolders("pets")
+        source = ClassFolders("pets")
         for split, place in (("train", "train/cat/a"), ("val", f"{val}/cat/b"), ("test", "test/cat/c")):
             assert fields(source, split) == [(f"pets/{place}.png", "cat")]
 
     def test_predict_path(self) -> None:
         picture("new/b.png", "new/deep/a.png")
-        source = ImageFolders(predict_path="new")
+        source = ClassFolders(predict_path="new")
         assert fields(source, "predict") == [("new/b.png",), ("new/deep/a.png",)]
         assert not source.has("test")
 
     def test_predictions_are_a_table_that_is_read_again(self, tmp_path: Path) -> None:
         rows = [{"image": "a.png", "label": "cat"}, {"image": "b, c.png", "label": "dog"}]
-        (path,) = ImageFolders("pets").write(rows, "test", tmp_path)
+        (path,) = ClassFolders("pets").write(rows, "test", tmp_path)
         read = TableFiles(str(path)).rows("train")
         assert read is not None
         assert [row.fields for row in read] == rows
@@ -64,27 +64,27 @@ class TestImageFolders:
         picture("pets/cat/a.png", "pets/dog/b.png")
         Path("pets/cat/notes.txt").touch()
         with caplog.at_level("INFO"):
-            ImageFolders("pets").rows("train")
+            ClassFolders("pets").rows("train")
         assert "1 files in pets are left out" in caplog.text
 
     def test_mistakes(self) -> None:
-        assert message(lambda: ImageFolders("pets").rows("train")) == (
+        assert message(lambda: ClassFolders("pets").rows("train")) == (
             "source.path (pets) must be a folder of pictures, and there is none: correct the path"
         )
-        assert "set --data.source.path" in message(lambda: ImageFolders(predict_path=".").rows("train"))
+        assert "set --data.source.path" in message(lambda: ClassFolders(predict_path=".").rows("train"))
         Path("pets").mkdir()
-        assert "pets must have a folder for each class" in message(lambda: ImageFolders("pets").rows("train"))
+        assert "pets must have a folder for each class" in message(lambda: ClassFolders("pets").rows("train"))
         picture("pets/cat/a.png")
         Path("pets/dog").mkdir()
-        assert message(lambda: ImageFolders("pets").rows("train")).startswith("pets/dog has no picture (.avif")
+        assert message(lambda: ClassFolders("pets").rows("train")).startswith("pets/dog has no picture (.avif")
         picture("pets/dog/a.png", "pets/loose.png")
-        assert "has the picture loose.png beside cat/" in message(lambda: ImageFolders("pets").rows("train"))
+        assert "has the picture loose.png beside cat/" in message(lambda: ClassFolders("pets").rows("train"))
         Path("empty").mkdir()
         assert "source.predict_path (empty) must have pictures" in message(
-            lambda: ImageFolders(predict_path="empty").rows("predict")
+            lambda: ClassFolders(predict_path="empty").rows("predict")
         )
         picture("split/train/cat/a.png", "split/val/cat/a.png", "split/dev/cat/a.png")
-        assert "split has val/ and dev/" in message(lambda: ImageFolders("split").rows("val"))
+        assert "split has val/ and dev/" in message(lambda: ClassFolders("split").rows("val"))
 
 
 class TestImageSets:

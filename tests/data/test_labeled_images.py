@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 from toys import Pictures, message
 
-from lt_cli.data.image_rows import ImageFolders, ImageSets
+from lt_cli.data.image_rows import ClassFolders, ImageSets
 from lt_cli.data.labeled_images import LabeledImages
 from lt_cli.data.labels import Score, SeveralLabels
 from lt_cli.data.numpy_rows import NumpyFiles
@@ -174,7 +174,7 @@ class TestSizes:
         Path("mixed/two").mkdir(parents=True)
         for name, mode in (("one/a.png", "RGBA"), ("one/b.jpg", "L"), ("two/c.gif", "P"), ("two/d.png", "I;16")):
             Image.fromarray(random_picture(12, 9)).convert("L" if mode == "I;16" else mode).save(f"mixed/{name}")
-        data = ready(images(source=ImageFolders("mixed"), val_fraction=0.25))
+        data = ready(images(source=ClassFolders("mixed"), val_fraction=0.25))
         assert data.splits["train"].batch([0, 1, 2], 0)["inputs"].shape == (3, 3, 8, 8)
 
 
@@ -237,13 +237,13 @@ class TestSplits:
         for name, number in (("a", 50), ("b", 30), ("c", 10)):
             for i in range(number):
                 Image.new("RGB", (1, 1)).save(f"pets/{name}/{i}.png")
-        data = ready(images(source=ImageFolders("pets"), val_fraction=0.2, test_fraction=0.1), "fit", "test")
+        data = ready(images(source=ClassFolders("pets"), val_fraction=0.2, test_fraction=0.1), "fit", "test")
         counts = {
             name: np.bincount(split.labels).tolist()
             for name, split in data.splits.items()  # type: ignore[attr-defined]
         }
         assert counts == {"train": [35, 21, 7], "val": [10, 6, 2], "test": [5, 3, 1]}
-        others = ready(images(source=ImageFolders("pets"), val_fraction=0.2, test_fraction=0.1, split_seed=1))
+        others = ready(images(source=ClassFolders("pets"), val_fraction=0.2, test_fraction=0.1, split_seed=1))
         assert data.splits["val"].places != others.splits["val"].places  # type: ignore[attr-defined]
 
     def test_a_class_of_one_row_is_trained_on(self) -> None:
@@ -291,7 +291,7 @@ class TestMistakes:
             Image.fromarray(random_picture(8, 8)).save(f"pets/{('cat', 'dog')[i % 2]}/{i}.png")
         whole = Path("pets/dog/3.png").read_bytes()
         Path("pets/dog/3.png").write_bytes(whole[: len(whole) // 2])
-        data = ready(images(source=ImageFolders("pets"), val_fraction=0.2, split_seed=1, num_workers=workers))
+        data = ready(images(source=ClassFolders("pets"), val_fraction=0.2, split_seed=1, num_workers=workers))
         found = message(lambda: list(data.train_dataloader()) + list(data.val_dataloader()))
         assert found.startswith("pets/dog/3.png is no readable picture (")
         assert found.endswith("mend or remove it")
@@ -329,7 +329,7 @@ class TestMistakes:
         for place in ("train/cat", "train/dog", "val/cat", "val/fox"):
             Path("pets", place).mkdir(parents=True)
             Image.new("RGB", (1, 1)).save(f"pets/{place}/a.png")
-        found = message(lambda: ready(images(source=ImageFolders("pets"))))
+        found = message(lambda: ready(images(source=ClassFolders("pets"))))
         assert found.startswith(
             "pets/val/fox/a.png: label 'fox' is not among the classes of the training rows, cat, dog"
         )
