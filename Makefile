@@ -29,7 +29,7 @@ soak: .venv/tested ## kill and resume runs at random moments for half an hour
 	$(BIN)/python benchmarks/soak.py --minutes 30
 
 bench: .venv/installed ## measure speed beside what else can be installed: half an hour on one quiet core
-	@for script in train_step lm_head sampling images text command_line startup; do \
+	@for script in train_step lm_head sampling images pictures text command_line startup; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -W ignore benchmarks/$$script.py || exit; \
 	done
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from lt_cli.errors import UserError, one_line
 
@@ -132,7 +132,8 @@ def decode(picture: Any, size: Size, channels: int) -> np.ndarray:
         picture = Image.open(io.BytesIO(picture))
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
-    image: Image.Image = ImageOps.exif_transpose(picture)
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1  # Pillow would copy what is not
+    image: Image.Image = ImageOps.exif_transpose(picture) if turned else picture
     if image.mode[0] in "IF":  # Pillow would clip these to 8 bits
         levels = np.asarray(image)
         if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
@@ -141,7 +142,10 @@ def decode(picture: Any, size: Size, channels: int) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = (image if image.mode == "L" else image.convert("RGB")).convert("L" if channels == 1 else "RGB")
+    if image.mode != "RGB" and (image.mode != "L" or channels == 3):
+        image = image.convert("RGB")
+    if image.mode != "L" and channels == 1:
+        image = image.convert("L")
     if size is not None:
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(image.height, image.width, channels)
