@@ -3,8 +3,8 @@
     python benchmarks/pictures.py
 
 Files made at random: of photographs' size (500 by 375, .jpg, a random part scaled to 224 by 224 and mirrored) and of
-CIFAR-10's (32 by 32, .png, a random crop of the padded picture, mirrored). The step is MobileNetV2's on 16 pictures of 96
-by 96.
+CIFAR-10's (32 by 32, .png, a random crop of the padded picture, mirrored). The step is MobileNetV2's on 16 pictures of
+96 by 96.
 """
 
 import contextlib
