@@ -52,37 +52,40 @@ def parameter_groups(
 def _scales(module: nn.Module, layer_decay: float) -> dict[int, float]:
     """Each parameter's factor: 1 above the blocks, less with each block below, and least for what lies under them.
 
-    The blocks are the longest list of modules that is within no other, as experts are within a block; what is
-    registered before them lies below them. Where there is no such list, a sequence of modules is taken that has most of
-    the weights.
+    The blocks are the longest list or sequence of modules that is within no other, as experts are within a block, and
+    they have most of the weights but embeddings; what is registered before them lies below them.
     """
-    lists = _outermost(module, nn.ModuleList) or _outermost(module, nn.Sequential)
+    lists = _outermost_lists(module)
     name = max(lists, key=lambda name: len(lists[name]), default=None)
-    if name is None or (isinstance(lists[name], nn.Sequential) and 2 * _size(lists[name]) < _size(module)):
+    if name is None or 2 * _size(lists[name]) < _size(module):
         raise UserError(f"layer_decay ({layer_decay}) must be 1 for a backbone without a list of blocks: leave it out")
+    places = {child: place for place, (child, _) in enumerate(lists[name].named_children())}
     scales: dict[int, float] = {}
     above = len(lists[name]) + 1
     depth = 0
     for parameter_name, parameter in module.named_parameters():
         if parameter_name.startswith(f"{name}."):
-            depth = int(parameter_name.removeprefix(f"{name}.").split(".")[0]) + 1
+            depth = places[parameter_name.removeprefix(f"{name}.").split(".")[0]] + 1
         elif depth:
             depth = above
         scales[id(parameter)] = layer_decay ** (above - depth)
     return scales
 
 
-def _outermost(module: nn.Module, kind: type[nn.ModuleList | nn.Sequential]) -> dict[str, Any]:
-    """The lists of a kind that are within no other, by name."""
+def _outermost_lists(module: nn.Module) -> dict[str, Any]:
+    """Lists and sequences of modules that are within no other, by name."""
     lists: dict[str, Any] = {}
     for name, part in module.named_modules():
-        if isinstance(part, kind) and not name.startswith(tuple(f"{outer}." for outer in lists)):
+        is_list = isinstance(part, nn.ModuleList | nn.Sequential)
+        if is_list and not name.startswith(tuple(f"{outer}." for outer in lists)):
             lists[name] = part
     return lists
 
 
 def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Numbers in a module's weights but embeddings."""
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    return sum(parameter.numel() for parameter in module.parameters() if id(parameter) not in embeddings)
 
 
 class MuonAdamW(Optimizer):

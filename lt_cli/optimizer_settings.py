@@ -28,8 +28,8 @@ def refuse_other_groups(optimizer: Optimizer, before: Sequence[Sequence[Any]] | 
     if before and len(before[0]) != len(optimizer.param_groups):
         raise UserError(
             f"{type(optimizer).__name__} has {len(optimizer.param_groups)} groups of parameters, the checkpoint's "
-            f"{len(before[0])}: go on with the same --model.optimizer and --model.layer_decay, or start anew without "
-            "--ckpt_path"
+            f"{len(before[0])}: go on with the same --model.optimizer, .layer_decay and "
+            ".backbone_lr_scale, or start anew without --ckpt_path"
         )
 
 

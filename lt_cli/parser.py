@@ -41,9 +41,8 @@ class LeftOut(logging.Handler):
         match = re.match(r"Due to class_path change from '(\S+)' to '(\S+)', discarding (.*)", record.getMessage())
         if match:
             old, new = (path.rpartition(".")[2] for path in match.groups()[:2])
-            usual = {name: repr(value) for name, value in _defaults(match[1]).items()}
-            said = re.findall(r"'([\w.]+)': ([^,}]*)", match[3])
-            names = sorted({name.split(".")[0] for name, value in said if usual.get(name) != value})
+            usual, said = _defaults(match[1]), re.findall(r"'([\w.]+)': (.*?)(?=, '[\w.]+': |\}\W*$)", match[3])
+            names = sorted({name.split(".")[0] for name, value in said if repr(usual.get(name)) != value})
             message = f"{new} in place of {old} leaves out what was said of {', '.join(names)}"
             if names and message not in self.said:
                 self.said.add(message)

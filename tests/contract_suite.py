@@ -20,6 +20,7 @@ from lt_cli.callbacks.checkpoints import Checkpoints
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "tests" / "contract").glob("*.yaml"))
 PREDICT_ALL = ["--trainer.accelerator=cpu", "--trainer.limit_predict_batches=1.0"]
+TEST_ALL = ["--trainer.accelerator=cpu", "--trainer.limit_test_batches=1.0"]
 GOLDEN = ROOT / "tests" / "golden"
 
 

@@ -489,3 +489,9 @@ def test_a_text_that_begins_with_a_hash_is_no_comment(
     with pytest.raises(SystemExit):
         run(["fit", f"--config={config}", "--config=mine.yaml", "--print_config"])
     assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"][option] == value
+
+
+def test_defaults_that_another_class_leaves_out_are_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit), caplog.at_level("INFO"):
+        run(["fit", f"--config={ROOT / 'configs' / 'cifar10_resnet.yaml'}", "--print_config"])
+    assert "leaves out" not in caplog.text

@@ -1,6 +1,7 @@
 """The contract of every task; a new task adds one YAML to tests/contract/ and one golden checkpoint."""
 
 import csv
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ from contract_suite import (
     CONFIGS,
     GOLDEN,
     PREDICT_ALL,
+    TEST_ALL,
     Killed,
     assert_same_weights,
     blocks,
@@ -159,6 +161,9 @@ def test_two_processes(config: Path, two_processes: Path) -> None:
     together = validated(only_run(config.stem, two_processes))
     assert together.keys() == scores.keys()
     assert together == pytest.approx(scores, rel=1e-3)
+    tested = run(["test", f"--ckpt_path={last}", "--data.batch_size=64", *TEST_ALL]).trainer.callback_metrics
+    shared = json.loads((two_processes / f"{config.stem}.json").read_text())
+    assert shared == pytest.approx({name: value.item() for name, value in tested.items()}, rel=1e-4)
     alone = Path("alone")
     run(["predict", f"--ckpt_path={last}", *PREDICT_ALL, "--data.batch_size=64", f"--predictions.directory={alone}"])
     for path in alone.iterdir():

@@ -390,7 +390,9 @@ class TestLayerDecay:
         with pytest.raises(UserError, match="without a list of blocks"):
             rates_by_name(Stacked(100), 0.5)
 
-    @pytest.mark.parametrize(("name", "depths"), [("mobilenet_v2", 20), ("resnet18", None)])
+    @pytest.mark.parametrize(
+        ("name", "depths"), [("mobilenet_v2", 19), ("vit_b_32", 14), ("densenet121", 10), ("resnet18", None)]
+    )
     def test_of_torchvision(self, name: str, depths: int | None) -> None:
         task = Classification(backbone=TorchvisionBackbone(name=name))
         if depths is None:
@@ -398,7 +400,21 @@ class TestLayerDecay:
                 rates_by_name(task, 0.5)
         else:
             rates = rates_by_name(task, 0.5)
-            assert len({*rates.values()}) == depths - 1, "nothing is above the features but the head"
+            assert len({*rates.values()}) == depths
+
+    def test_a_longer_sequence_comes_before_a_short_list(self) -> None:
+        class Two(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.blocks = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(3)))
+                self.late = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(2))
+
+        rates = rates_by_name(Two(), 0.5)
+        assert rates == {
+            **{f"blocks.{i}.weight": 0.5 ** (3 - i) for i in range(3)},
+            "late.0.weight": 1,
+            "late.1.weight": 1,
+        }
 
     def test_one_is_none(self) -> None:
         assert parameter_groups(tiny_gpt(), 1.0)[0].keys() == {"params"}

@@ -1,6 +1,7 @@
 """One of two processes that run every contract under DDP, whole and killed, and predict: two_processes.py DIRECTORY."""
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -9,7 +10,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from contract_suite import CONFIGS, PREDICT_ALL, Killed, dies_after, freeze_and_noise, only_run, without_dropout
+from contract_suite import (
+    CONFIGS,
+    PREDICT_ALL,
+    TEST_ALL,
+    Killed,
+    dies_after,
+    freeze_and_noise,
+    only_run,
+    without_dropout,
+)
 
 from lt_cli.cli import run
 
@@ -34,6 +44,10 @@ def main(root: Path) -> None:
         run([*exact, "--trainer.default_root_dir=resumed", "--ckpt_path=last"])
         together = f"--predictions.directory=together/{config.stem}"
         run(["predict", f"--ckpt_path={last}", "--data.batch_size=32", together, *PREDICT_ALL, *DDP])
+        tested = run(["test", f"--ckpt_path={last}", "--data.batch_size=8", *TEST_ALL, *DDP])
+        if torch.distributed.get_rank() == 0:
+            scores = {name: value.item() for name, value in tested.trainer.callback_metrics.items()}
+            Path(f"{config.stem}.json").write_text(json.dumps(scores))
 
 
 if __name__ == "__main__":

@@ -137,13 +137,14 @@ def _look(pretrained: str) -> Look | None:
     way_out = f"give {OPTIONS}mean, {OPTIONS}std and {OPTIONS}preprocessing, and it is not read"
     try:
         wanted = AutoImageProcessor.from_pretrained(pretrained)
-    except Exception as error:  # of a broken file, which may raise anything
+        found = Look(*_scale(wanted), _cut(wanted))
+    except Exception as error:  # of a broken file, or of one that says things in its own way
         raise UserError(f"{name} of {pretrained!r} cannot be read: {one_line(error)}: {way_out}") from error
     if getattr(wanted, "do_flip_channel_order", False):
         raise UserError(
             f"{name} of {pretrained!r} wants blue, green, red, where pictures here are red, green, blue: {way_out}"
         )
-    return Look(*_scale(wanted), _cut(wanted))
+    return found
 
 
 def _scale(wanted: Any) -> tuple[list[float], list[float]]:

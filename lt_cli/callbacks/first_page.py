@@ -37,10 +37,12 @@ class FirstPage(Callback):
             with torch.random.fork_rng([pl_module.device] if pl_module.device.type == "cuda" else []):
                 sampler = data.loader("train").sampler
                 sampler.set_epoch(trainer.current_epoch)
+                began = time.perf_counter()
                 batch = data.splits["train"].batch(next(iter(sampler))[1], trainer.current_epoch)
+                fetched = 0.0 if data.num_workers else time.perf_counter() - began
                 shown = [*data.describe(), *data.preview(batch, run)]
                 if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):  # others need all processes
-                    measured = _first_loss(trainer, pl_module, data, batch)
+                    measured = _first_loss(trainer, pl_module, batch, fetched)
                 for board in tensorboards(trainer) if (picture := run / "batch.png").is_file() else ():
                     board.add_image("batch", np.asarray(Image.open(picture)), trainer.global_step, dataformats="HWC")
         rank_zero_info("\n".join(["", *shown, _parameters(pl_module), *measured, f"run: {run}", ""]))
@@ -52,8 +54,8 @@ def _parameters(module: LightningModule) -> str:
     return f"parameters: {trainable:,} trainable, {frozen:,} frozen"
 
 
-def _first_loss(trainer: Trainer, task: Task, data: DataModule, batch: dict[str, Any]) -> list[str]:
-    """The loss of the first batch, and a guess of an epoch's time.
+def _first_loss(trainer: Trainer, task: Task, batch: dict[str, Any], fetched: float) -> list[str]:
+    """The loss of the first batch, and a guess of an epoch's time, with the seconds that fetching a batch takes.
 
     Where the loss alone takes long, a backward pass is taken to cost two forward passes, and the run can begin.
     """
@@ -77,7 +79,7 @@ def _first_loss(trainer: Trainer, task: Task, data: DataModule, batch: dict[str,
                 torch.cuda.synchronize(task.device)
             seconds = time.perf_counter() - began
         if trainer.world_size == 1:
-            steps = trainer.num_training_batches
+            seconds, steps = seconds + fetched, trainer.num_training_batches
             lines.append(
                 f"time: about {1000 * seconds:,.1f} ms a step, {seconds * steps:,.0f} s an epoch of {steps:,} steps"
             )

@@ -7,6 +7,13 @@ from lt_cli.errors import UserError
 
 HeldOut = Literal["val", "test"]
 
+SPLIT_NAMES: dict[Literal["train", "val", "test"], tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test",),
+}
+"""What files and folders of splits are called."""
+
 VAL_FRACTION = 0.1
 """Kept for validation where neither the source nor the user says."""
 

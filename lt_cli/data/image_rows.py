@@ -7,10 +7,10 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.data.base import SplitName
+from lt_cli.data.held_out import SPLIT_NAMES
 from lt_cli.data.images import SUFFIXES, ImageSource, TrainOrTest, picture_files, sub_folders
-from lt_cli.data.row_sources import RowSource, write_table
+from lt_cli.data.row_sources import RowSource
 from lt_cli.data.rows import Row
-from lt_cli.data.text_sources import SPLIT_NAMES
 from lt_cli.errors import UserError
 
 
@@ -49,7 +49,8 @@ class ClassFolders(RowSource):
             return [Row({"image": str(file)}, str(file)) for file in files]
         loose, classes = picture_files(folder, "*"), sub_folders(folder)
         if not classes:
-            raise UserError(f"{folder} must have a folder for each class, with its pictures in it, and has none")
+            taken = f" (taken for the split {split})" if folder != self.path else ""
+            raise UserError(f"{folder}{taken} must have a folder for each class, with its pictures in it, and has none")
         if loose:
             raise UserError(
                 f"{folder} must have class folders only, or folders of splits, and has the picture {loose[0].name} "
@@ -65,11 +66,17 @@ class ClassFolders(RowSource):
             rows += [Row({"image": str(file), "label": name}, str(file)) for file in files]
         if split == "train":
             _say_left_out(folder, len(rows))
+            self._say_no_splits()
         return rows
 
-    def write(self, rows: Sequence[dict[str, Any]], split: SplitName, directory: Path) -> list[Path]:
-        """A .csv of files and what was predicted of them."""
-        return [write_table(rows, directory / "predictions.csv")]
+    def _say_no_splits(self) -> None:
+        """What lies beside the folders of splits."""
+        assert self.path is not None
+        splits = [folder.name for names in SPLIT_NAMES.values() if (folder := _named(self.path, names)) is not None]
+        others = [name for name in sub_folders(self.path) if name not in splits] if splits else []
+        if "train" in splits or "training" in splits:
+            for name in others:
+                rank_zero_info(f"{self.path / name} is left out, as its name is no split's")
 
     def _folder(self, split: SplitName) -> Path | None:
         option, path = ("predict_path", self.predict_path) if split == "predict" else ("path", self.path)
@@ -144,7 +151,3 @@ class ImageSets(RowSource):
                 fields["label"] = found.label_names[found.labels[i]]
             rows.append(Row(fields, f"{name}, {split}, row {i}" if found.names is None else found.names[i]))
         return rows
-
-    def write(self, rows: Sequence[dict[str, Any]], split: SplitName, directory: Path) -> list[Path]:
-        """A .csv of places in the set and what was predicted of them."""
-        return [write_table(rows, directory / "predictions.csv")]

@@ -15,7 +15,7 @@ from lt_cli.data.labeled_inputs import LabeledInputs
 from lt_cli.data.labels import Labels, OneLabel
 from lt_cli.data.picture_split import Cut, PictureSplit
 from lt_cli.data.row_sources import RowSource
-from lt_cli.data.rows import Row, field_of
+from lt_cli.data.rows import Row, field_of, with_field
 from lt_cli.errors import UserError
 from lt_cli.pictures import grid, save_png
 
@@ -147,6 +147,13 @@ class LabeledImages(LabeledInputs):
             return path
         if value is None or isinstance(value, bool | int | float):
             raise UserError(f"{row.place}: {self.image_column} must be a picture or a file's name, not {value!r:.80}")
+        if isinstance(value, np.ndarray):
+            is_picture = value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (1, 3, 4))
+            if value.dtype != np.uint8 or not is_picture:
+                raise UserError(
+                    f"{row.place}: {self.image_column} must be an array (H, W) or (H, W, C), uint8, C 1, 3 or 4, not "
+                    f"{value.shape}, {value.dtype}"
+                )
         return value
 
     def _mix(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
@@ -160,9 +167,7 @@ class LabeledImages(LabeledInputs):
 
     def pictures(self, split: SplitName, rows: Sequence[int]) -> NDArray[np.uint8]:
         """Rows of a split as the model sees them in evaluation, (N, H, W, 3)."""
-        pictures = self.splits[split]
-        assert isinstance(pictures, PictureSplit)
-        return np.stack([_shown(self.cut.middle(pictures.decoded(row))) for row in rows])
+        return np.stack([_shown(picture) for picture in self.splits[split].batch(rows, 0)["inputs"]])
 
     def preview(self, batch: Batch, directory: Path) -> list[str]:
         """Draws a batch as the model sees it and says where."""
@@ -175,17 +180,15 @@ class LabeledImages(LabeledInputs):
         return [*super().describe(), size]
 
     def write_predictions(self, columns: dict[str, list[Any]], directory: Path, format: Any) -> list[Path]:
-        """The predicted rows; pictures that are no files by their places."""
-        self.rows["predict"] = [
-            row if isinstance(row.fields[self.image_column], str) else _named(row, self.image_column)
-            for row in self.rows["predict"]
-        ]
+        """The predicted rows; pictures that are no files by their places, and without any others."""
+        self.rows["predict"] = [self._without_pictures(row) for row in self.rows["predict"]]
         return super().write_predictions(columns, directory, format)
 
-
-def _named(row: Row, column: str) -> Row:
-    """A row whose picture is said by its place."""
-    return Row(row.fields | {column: row.place}, row.place)
+    def _without_pictures(self, row: Row) -> Row:
+        fields = row.fields
+        if not isinstance(field_of(row, self.image_column), str):
+            fields = with_field(fields, self.image_column, row.place)
+        return Row({name: value for name, value in fields.items() if not callable(value)}, row.place)
 
 
 def _shown(picture: Tensor) -> NDArray[np.uint8]:

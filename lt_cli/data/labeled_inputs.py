@@ -80,7 +80,7 @@ class LabeledInputs(RowData):
         """By chance, but so that any run of it has each class's share, where each row has one class.
 
         The rows of each class, in an order by chance, are spread evenly over the whole, from a place by chance on; a
-        class of one row is in its middle, and so trained on.
+        class of one row comes last, and so is trained on.
         """
         order = super().held_out_order(rows)
         if not (self.stratify and isinstance(self.labels, OneLabel)):
@@ -92,7 +92,7 @@ class LabeledInputs(RowData):
         places = np.empty(len(rows))
         draws = np.random.default_rng([self.split_seed, 1]).random(len(of_class))
         for members, draw in zip(of_class.values(), draws, strict=True):
-            first = draw if len(members) > 1 else 0.5
+            first = draw if len(members) > 1 else 1.0
             places[members] = (np.arange(len(members)) + first) / len(members)
         return order[np.argsort(places[order], kind="stable")]
 

@@ -8,7 +8,7 @@ from lt_cli.data.examples import ExampleData, Examples
 from lt_cli.data.framing import cut
 from lt_cli.data.labels import Labels, OneLabel
 from lt_cli.data.row_sources import RowSource
-from lt_cli.data.rows import Row, some_text_of
+from lt_cli.data.rows import Row, some_text_of, with_field
 from lt_cli.data.tokenizers import Tokenizer
 from lt_cli.errors import UserError
 
@@ -114,7 +114,7 @@ class LabeledText(ExampleData):
     def predicted(self, fields: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
         """The fields with the prediction in the label's place."""
         others = {name: value for name, value in prediction.items() if name != "label"}
-        return fields | {self.label_column: prediction["label"]} | others
+        return with_field(fields, self.label_column, prediction["label"]) | others
 
     def write_predictions(
         self, columns: dict[str, list[Any]], directory: Path, format: Literal["csv", "jsonl"]

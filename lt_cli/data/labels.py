@@ -1,4 +1,4 @@
-"""What the label of a text may be: one class, several, or a score; learned from the training rows."""
+"""What the label of a row may be: one class, several, or a score; learned from the training rows."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -92,6 +92,12 @@ class Classes(Labels):
 
     def number(self, label: Label, place: str, column: str) -> int:
         """The number of a class that stands at a place."""
+        if label not in self._numbers and str(label) in self.names:
+            kind, other = ("text", "a whole number") if isinstance(label, str) else ("a whole number", "text")
+            raise UserError(
+                f"{place}: {column} {label!r} is {kind}, and {other} in the training rows: write both in one way, as a "
+                ".csv has text only and other files may have numbers"
+            )
         if label not in self._numbers:
             more = f" and {len(self.names) - SHOWN} more" if len(self.names) > SHOWN else ""
             raise UserError(
@@ -107,11 +113,11 @@ class Classes(Labels):
 
     def label(self, value: Any, row: Row, column: str) -> Label:
         """One class of a row, checked."""
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value.strip():
             return value
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-        if value is None or value == "":
+        if value is None or isinstance(value, str):
             raise UserError(f"{row.place} has no {column}: give it one, or leave the row out")
         raise UserError(
             f"{row.place}: {column} must be text or a whole number, not {value!r:.80}: for scores say "
@@ -145,7 +151,7 @@ class OneLabel(Classes):
 
 
 class SeveralLabels(Classes):
-    """Any number of classes, none included.
+    """Any number of classes, none included: a list of them, or in arrays a 1 for each class that a row has, else 0.
 
     Args:
         separator: What stands between the classes in .tsv and .csv; .jsonl has lists.
@@ -161,6 +167,8 @@ class SeveralLabels(Classes):
     def of(self, row: Row, column: str) -> list[Label]:
         """The row's classes."""
         value = field_of(row, column)
+        if isinstance(value, np.ndarray) and value.ndim == 1 and np.isin(value, (0, 1)).all():
+            return [*np.flatnonzero(value).tolist()]  # the places of classes
         if isinstance(value, str):
             value = [part.strip() for part in value.split(self.separator)] if value.strip() else []
         if not isinstance(value, list):
@@ -191,7 +199,7 @@ class SeveralLabels(Classes):
 
 
 class Score(Labels):
-    """A number, such as how alike two texts are.
+    """A number, such as how alike two texts are, or what a flat costs.
 
     Attributes:
         mean: Of the training rows.

@@ -127,6 +127,11 @@ class PictureSplit:
         if not isinstance(changed, Tensor) or changed.ndim != 3 or len(changed) != 3:
             made = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
             raise UserError(f"the transforms of pictures must make a tensor (3, H, W), not {made}: leave out the last")
+        if changed.is_floating_point() and not 0 <= changed.min() <= changed.max() <= 1:
+            raise UserError(
+                "the transforms of pictures must make whole numbers up to 255, or floats between 0 and 1, not floats "
+                f"from {changed.min():.3g} to {changed.max():.3g}: give ToDtype scale=true, leave out what normalises"
+            )
         return self.cut.middle(changed)
 
     def _usual(self) -> list[nn.Module]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from lt_cli.data.base import DataModule, Split, SplitName
@@ -16,6 +17,8 @@ from lt_cli.errors import UserError
 
 WANTED: dict[str, list[SplitName]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
 """Splits by Lightning's stage."""
+ADDED = {"label_index", "probability", "probabilities", "logits"}
+"""Columns that predict may add to those of the rows."""
 
 
 class RowData(DataModule):
@@ -52,6 +55,7 @@ class RowData(DataModule):
         self.rows: dict[SplitName, list[Row]] = {}
         self._predicted: SplitName = "predict"
         self._learned = False
+        self._order: tuple[NDArray[np.int64], Sequence[Any] | None] | None = None
 
     @abstractmethod
     def learn(self, rows: list[Row]) -> None:
@@ -90,6 +94,7 @@ class RowData(DataModule):
             self._predicted = self._to_predict()
             self.rows["predict"] = self._split_rows(self._predicted)
             self.splits["predict"] = self._examples(self.rows["predict"], "predict")
+        self._order = None
         self.rows.pop("train", None)  # nobody writes them, and they take more room than what became of them
 
     def _examples(self, rows: list[Row], split: SplitName) -> Split:
@@ -122,7 +127,9 @@ class RowData(DataModule):
         rows = self._own_rows("train")
         if rows is None:
             raise UserError("there are no training rows: give the source some")
-        order, together = self.held_out_order(rows), self.kept_together(rows)
+        if self._order is None:
+            self._order = self.held_out_order(rows), self.kept_together(rows)
+        order, together = self._order
         taken = 0
         for name, fraction in fractions.items():
             end = taken + max(1, round(fraction * len(rows)))
@@ -167,6 +174,8 @@ class RowData(DataModule):
     ) -> list[Path]:
         """The predicted rows with their predictions, in the source's own format."""
         fields = [row.fields for row in self.rows["predict"]]
+        if replaced := sorted(ADDED & columns.keys() & fields[0].keys()):
+            rank_zero_info(f"columns of the rows that give way to what is predicted: {', '.join(replaced)}")
         rows = self.with_predictions([fields[i] for i in columns["index"]], columns)
         return self.source.write(rows, self._predicted, directory)
 

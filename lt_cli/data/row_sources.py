@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.data.base import SplitName
+from lt_cli.data.held_out import SPLIT_NAMES
 from lt_cli.data.hub_datasets import HubDataset
 from lt_cli.data.rows import ROW_SUFFIXES, Row, as_cell, read_table, write_jsonl, write_parquet
-from lt_cli.data.text_sources import SPLIT_NAMES
 from lt_cli.errors import UserError
 
 
@@ -32,8 +32,8 @@ class RowSource(ABC):
         return self.rows(split) is not None
 
     def holds_lists(self, split: SplitName) -> bool:
-        """Whether a field of a split's format may be a list."""
-        return True
+        """Whether a field of a split's format may be a list, as in any but the .csv that is written by default."""
+        return type(self).write is not RowSource.write
 
     def names_fields(self, split: SplitName) -> bool:
         """Whether a split's format names its fields, so that one that is added can be told from the others."""
@@ -46,9 +46,9 @@ class RowSource(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  # most sources learn nothing
         """Takes over what ``state_dict`` gave, be it of another kind of source."""
 
-    @abstractmethod
     def write(self, rows: Sequence[dict[str, Any]], split: SplitName, directory: Path) -> list[Path]:
-        """Writes rows in the format of a split, so that they can be read again, and returns the files."""
+        """Writes rows in the format of a split, so that they can be read again, and returns the files; else a .csv."""
+        return [write_table(rows, directory / "predictions.csv")]
 
 
 class FileRows(RowSource):

@@ -1,11 +1,9 @@
 """The tables that scikit-learn brings along: no download."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lt_cli.data.base import SplitName
-from lt_cli.data.row_sources import RowSource, write_table
+from lt_cli.data.row_sources import RowSource
 from lt_cli.data.rows import Row
 
 
@@ -44,11 +42,3 @@ class ScikitLearnRows(RowSource):
     def has(self, split: SplitName) -> bool:
         """Rows to train on."""
         return split == "train"
-
-    def holds_lists(self, split: SplitName) -> bool:
-        """A .csv has none."""
-        return False
-
-    def write(self, rows: Sequence[dict[str, Any]], split: SplitName, directory: Path) -> list[Path]:
-        """As .csv with a header."""
-        return [write_table(rows, directory / "predictions.csv")]

@@ -145,15 +145,17 @@ class TableColumns:
                     )
         features = self.feature_columns
         if features is None:
-            features = [name for name in known if name not in [self.label_column, *(self.ignore_columns or [])]]
+            others = {self.label_column, *(self.ignore_columns or [])}
+            features = [name for name in known if name not in others]
         if not features:
             raise UserError(
                 f"the training rows have nothing to learn from beside {self.label_column}"
                 + (f" and ignore_columns ({self.ignore_columns})" if self.ignore_columns else "")
                 + f", only {_some(known)}: name the right column with --data.label_column"
             )
-        used = [*features, self.label_column]
-        self.left_out = [name for name in known if not any(f"{other}.".startswith(f"{name}.") for other in used)]
+        used = (name.split(".") for name in (*features, self.label_column))
+        whole = {".".join(parts[:i]) for parts in used for i in range(1, len(parts) + 1)}
+        self.left_out = [name for name in known if name not in whole]
         self.columns = [self._learn(rows, name) for name in features]
 
     def _learn(self, rows: Sequence[Row], name: str) -> Numbers | Categories:

@@ -10,17 +10,13 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from lt_cli.data.held_out import SPLIT_NAMES
 from lt_cli.data.hub_datasets import HubDataset
 from lt_cli.data.rows import ROW_SUFFIXES, read_rows, read_text
 from lt_cli.errors import UserError
 
 TextSplit = Literal["train", "val", "test"]
 SUFFIXES = (".txt", ".md", *ROW_SUFFIXES)
-SPLIT_NAMES: dict[TextSplit, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test",),
-}
 
 
 class TextSource(ABC):

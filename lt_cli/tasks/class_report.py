@@ -3,13 +3,51 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lt_cli.pictures import show
-from lt_cli.reports import class_table, confusion_picture
+from lt_cli.reports import class_table, confusion_picture, span_table
 from lt_cli.tasks.base import run_directory
+
+
+class LabelReport(Metric):
+    """Counts, for each of several classes that a row may have, how often it is right, predicted, and in the data.
+
+    Args:
+        num_classes: Classes.
+    """
+
+    counts: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        """Has seen nothing."""
+        super().__init__()
+        self.add_state("counts", torch.zeros(num_classes, 3, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, labels: Tensor) -> None:
+        """Adds rows.
+
+        Shape:
+            - predicted, labels: (B, C), true where a row has a class
+        """
+        predicted, labels = predicted.bool(), labels.bool()
+        self.counts += torch.stack([(predicted & labels).sum(0), predicted.sum(0), labels.sum(0)], dim=1)
+
+    def compute(self) -> Tensor:
+        """(C, 3)."""
+        return self.counts
+
+    def write(self, names: list[str]) -> None:
+        """Prints a table of the classes, and begins anew."""
+        counts = self.compute().cpu().numpy()
+        self.reset()
+        if counts.any():
+            rank_zero_info("\n".join(["", *span_table(counts, names), ""]))
 
 
 class ClassReport(MulticlassConfusionMatrix):

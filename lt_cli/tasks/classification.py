@@ -100,8 +100,8 @@ class Classification(OneLabelTask):
 class MultiLabel(SeveralLabelsTask):
     """Any number of classes for each picture or row of a table, each decided for itself.
 
-    Logs ``loss``, the binary cross entropy in nats per class, and the metrics. predict writes the list of classes in
-    the label's place.
+    Logs ``loss``, the binary cross entropy in nats per class, and the metrics. test prints a table of the classes.
+    predict writes the list of classes in the label's place.
 
     Args:
         backbone: Makes a feature of each row.

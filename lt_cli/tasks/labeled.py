@@ -18,7 +18,7 @@ from lt_cli.data.labels import LabeledData, Labels, OneLabel, Score, SeveralLabe
 from lt_cli.errors import UserError
 from lt_cli.optim import OptimizerFactory, ScheduleFactory
 from lt_cli.tasks.base import MetricFactories, Stage, Task
-from lt_cli.tasks.class_report import ClassReport
+from lt_cli.tasks.class_report import ClassReport, LabelReport
 from lt_cli.tasks.class_weights import ClassWeights, class_weights_of
 from lt_cli.tasks.heads import DIGITS, by_name, check_parts, linear_head
 from lt_cli.tasks.readers import Reader
@@ -44,9 +44,11 @@ class LabeledTask(Task):
 
     Attributes:
         labels_class: The kind of labels that it is for.
+        known_outputs: What it can say of a row.
     """
 
     labels_class: ClassVar[type[Labels]]
+    known_outputs: ClassVar[tuple[Output, ...]] = ("label",)
 
     def __init__(
         self,
@@ -67,6 +69,10 @@ class LabeledTask(Task):
         check_parts(dropout=dropout)
         if not outputs or len({*outputs}) < len(outputs):
             raise UserError(f"outputs ({list(outputs)}) must name something to predict, and nothing twice")
+        if unknown := [name for name in outputs if name not in self.known_outputs]:
+            raise UserError(
+                f"outputs ({unknown[0]}) must be some of {', '.join(self.known_outputs)} in {type(self).__name__}"
+            )
         self.reader, self.metric_factories, self.loss_function, self.outputs = reader, metrics, loss, outputs
         self.dropout = nn.Dropout(dropout)
         if self.monitor[0].removeprefix("val/") not in metrics:
@@ -90,6 +96,12 @@ class LabeledTask(Task):
                 f"add --data.labels=lt_cli.data.labels.{self.labels_class.__name__}"
             )
         return found
+
+    def on_fit_start(self) -> None:
+        """Refuses batches that the backbone cannot be trained on."""
+        super().on_fit_start()
+        if self.data is not None:
+            self.reader.check_training(self.backbone, self.data)
 
     @property
     def labels(self) -> Labels:
@@ -132,8 +144,6 @@ class LabeledTask(Task):
 
     def columns(self, batch: Batch, makers: dict[Output, Callable[[], Any]]) -> dict[str, Any]:
         """``index``, and what is wanted of what can be said."""
-        if unknown := [name for name in self.outputs if name not in makers]:
-            raise UserError(f"outputs: {type(self).__name__} has no {unknown[0]}, only {', '.join(makers)}")
         return {"index": batch["index"]} | {name: makers[name]() for name in self.outputs}
 
 
@@ -147,6 +157,7 @@ class OneLabelTask(LabeledTask):
 
     monitor: tuple[str, Literal["min", "max"]] = ("val/accuracy", "max")
     labels_class = OneLabel
+    known_outputs = ("label", "label_index", "probability", "probabilities", "logits")
     label_smoothing: float = 0.0
     class_weights: ClassWeights = None
 
@@ -231,6 +242,7 @@ class SeveralLabelsTask(LabeledTask):
 
     monitor: tuple[str, Literal["min", "max"]] = ("val/micro_f1", "max")
     labels_class = SeveralLabels
+    known_outputs = ("label", "label_index", "probabilities", "logits")
     threshold: float = 0.5
 
     def decide_from(self, threshold: float) -> None:
@@ -248,6 +260,18 @@ class SeveralLabelsTask(LabeledTask):
     def build(self, data: DataModule) -> None:
         """The head and the metrics."""
         self.make_head(len(self.classes.names))
+        self.report = LabelReport(len(self.classes.names))
+
+    def update_metrics(self, metrics: MetricCollection, outputs: dict[str, Tensor], batch: Batch) -> None:
+        """Metrics, and the report of the test."""
+        super().update_metrics(metrics, outputs, batch)
+        if metrics.prefix == "test/":
+            self.report.update(outputs["scores"] > 0, outputs["labels"])
+
+    def on_test_epoch_end(self) -> None:
+        """Writes the report too."""
+        super().on_test_epoch_end()
+        self.report.write(self.classes.names)
 
     def loss(self, scores: Tensor, labels: Tensor, stage: Stage) -> dict[str, Tensor]:
         """Binary cross entropy, in nats per class."""

@@ -16,7 +16,10 @@ SHOWN = 32
 
 
 class Mistakes(Metric):
-    """The wrongly classified rows whose own class seemed least likely, over all processes."""
+    """The wrongly classified rows whose own class seemed least likely, over all processes.
+
+    States are as long on all of them, with places that no row has taken yet at minus infinity.
+    """
 
     full_state_update = False
     index: Tensor
@@ -28,8 +31,8 @@ class Mistakes(Metric):
         """Has seen nothing."""
         super().__init__()
         for name in ("index", "label", "prediction"):
-            self.add_state(name, torch.empty(0, dtype=torch.long), dist_reduce_fx="cat")
-        self.add_state("nats", torch.empty(0), dist_reduce_fx="cat")
+            self.add_state(name, torch.zeros(SHOWN, dtype=torch.long), dist_reduce_fx=None)
+        self.add_state("nats", torch.full((SHOWN,), -torch.inf), dist_reduce_fx=None)
 
     def update(self, scores: Tensor, labels: Tensor, index: Tensor) -> None:
         """Adds rows.
@@ -44,19 +47,15 @@ class Mistakes(Metric):
         self.label = torch.cat([self.label, labels])
         self.prediction = torch.cat([self.prediction, scores.argmax(-1)])
         self.index = torch.cat([self.index, index[wrong].to(labels.device)])
-        self._keep(self._worst(self.nats))
+        worst = self.nats.argsort(descending=True, stable=True)[:SHOWN]
+        for name in ("index", "label", "prediction", "nats"):
+            setattr(self, name, getattr(self, name)[worst])
 
     def compute(self) -> dict[str, list[int]]:
         """Row, label and prediction of the worst, the worst first."""
-        worst = self._worst(self.nats)
-        return {name: getattr(self, name)[worst].tolist() for name in ("index", "label", "prediction")}
-
-    def _worst(self, nats: Tensor) -> Tensor:
-        return nats.argsort(descending=True, stable=True)[:SHOWN]
-
-    def _keep(self, rows: Tensor) -> None:
-        for name in ("index", "label", "prediction", "nats"):
-            setattr(self, name, getattr(self, name)[rows])
+        nats = self.nats.flatten()  # synchronised, they are (processes, SHOWN)
+        worst = nats.argsort(descending=True, stable=True)[: min(SHOWN, int(nats.isfinite().sum()))]
+        return {name: getattr(self, name).flatten()[worst].tolist() for name in ("index", "label", "prediction")}
 
     def write(self, trainer: Trainer, names: list[str], data: PictureInputs) -> None:
         """Draws them to pictures/mistakes.png and TensorBoard, and begins anew."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 
 import torch
@@ -29,6 +29,9 @@ class Reader(ABC):
 
     def prepare(self, backbone: Backbone, data: DataModule) -> None:  # noqa: B027  # most know their width
         """Makes sure that the backbone knows the width of its features; once."""
+
+    def check_training(self, backbone: Backbone, data: DataModule) -> None:  # noqa: B027  # most train on any batch
+        """Refuses batches that the backbone cannot be trained on."""
 
     @abstractmethod
     def features(self, backbone: Backbone, batch: Batch) -> Tensor:
@@ -108,23 +111,38 @@ class InputReader(Reader):
             raise UserError(f"embed_dim ({backbone.embed_dim}) of {name} must be the width of its features ({width})")
         backbone.embed_dim = width
 
+    def check_training(self, backbone: Backbone, data: DataModule) -> None:
+        """Refuses batches of one row where a norm would never see more than one value of a channel."""
+        norms = (part for part in backbone.modules() if isinstance(part, nn.BatchNorm1d))
+        if data.batch_size == 1 and any(weight.requires_grad for norm in norms for weight in norm.parameters()):
+            raise UserError(
+                f"batch_size (1) must be at least 2, as the BatchNorm of {type(backbone).__name__} learns nothing of a "
+                "row alone: add --data.batch_size=2"
+            )
+
     def features(self, backbone: Backbone, batch: Batch) -> Tensor:
         """The feature of each row."""
-        with _alone(backbone, len(batch["inputs"])):
-            features: Tensor = backbone(batch["inputs"])
+        inputs = batch["inputs"]
+        with _alone(backbone) if len(inputs) == 1 else nullcontext():
+            features: Tensor = backbone(inputs)
         return features
 
 
 @contextmanager
-def _alone(backbone: nn.Module, num_rows: int) -> Iterator[None]:
-    """Lets BatchNorm take a single row for one of its running statistics, as one row has none of its own."""
-    lone = (
-        [part for part in backbone.modules() if isinstance(part, _BatchNorm) and part.training] if num_rows == 1 else []
-    )
-    for norm in lone:
-        norm.training = isinstance(norm, nn.SyncBatchNorm)  # whose statistics are of all processes' rows
+def _alone(backbone: nn.Module) -> Iterator[None]:
+    """Lets BatchNorm use its running statistics where a row alone has but one value of each channel."""
+
+    def spare(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            norm.training = False
+
+    # the statistics of a SyncBatchNorm are those of all processes' rows
+    norms = [part for part in backbone.modules() if isinstance(part, _BatchNorm) and part.training]
+    norms = [norm for norm in norms if not isinstance(norm, nn.SyncBatchNorm)]
+    hooks = [norm.register_forward_pre_hook(spare) for norm in norms]
     try:
         yield
     finally:
-        for norm in lone:
+        for hook, norm in zip(hooks, norms, strict=True):
+            hook.remove()
             norm.training = True

@@ -75,8 +75,8 @@ class SequenceClassification(OneLabelTask):
 class MultiLabelClassification(SeveralLabelsTask):
     """Any number of classes for each text or pair of texts, each decided for itself.
 
-    Logs ``loss``, the binary cross entropy in nats per class, and the metrics. predict writes the list of classes in
-    the label's place.
+    Logs ``loss``, the binary cross entropy in nats per class, and the metrics. test prints a table of the classes.
+    predict writes the list of classes in the label's place.
 
     Args:
         backbone: An encoder: our own, or any model of Hugging Face.

@@ -8,7 +8,7 @@ from PIL import Image
 from toys import Pictures, message
 
 from lt_cli.data.image_rows import ClassFolders, ImageSets
-from lt_cli.data.row_sources import TableFiles
+from lt_cli.data.row_sources import HubRows, TableFiles
 
 
 def picture(*places: str) -> None:
@@ -66,6 +66,20 @@ class TestClassFolders:
         with caplog.at_level("INFO"):
             ClassFolders("pets").rows("train")
         assert "1 files in pets are left out" in caplog.text
+
+    def test_folders_beside_splits_are_said(self, caplog: pytest.LogCaptureFixture) -> None:
+        picture("pets/train/cat/a.png", "pets/Test/cat/b.png")
+        with caplog.at_level("INFO"):
+            ClassFolders("pets").rows("train")
+        assert "pets/Test is left out, as its name is no split's" in caplog.text
+        picture("veh/train/a.png", "veh/car/a.png")
+        assert "veh/train (taken for the split train) must have a folder for each class" in message(
+            lambda: ClassFolders("veh").rows("train")
+        )
+
+    def test_several_labels_are_written_as_they_are_read(self) -> None:
+        assert not ClassFolders("pets").holds_lists("test")
+        assert HubRows("pets").holds_lists("test")
 
     def test_mistakes(self) -> None:
         assert message(lambda: ClassFolders("pets").rows("train")) == (

@@ -1,5 +1,6 @@
 """Pictures with labels: decoded late, cut out as the backbone wants, augmented as a function of epoch and row."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -371,3 +372,59 @@ def test_arrays_are_pictures(grey: bool) -> None:
     Path("out").mkdir()
     (path,) = data.write_predictions({"index": [0, 1], "label": ["dog", "cat"]}, Path("out"), "csv")
     assert np.load(path)["label"].tolist() == ["dog", "cat"]
+
+
+def test_a_column_within_a_column() -> None:
+    Image.fromarray(random_picture(8, 8)).save("a.png")
+    rows = [{"meta": {"file": "a.png"}, "out": {"kind": "xy"[i % 2]}} for i in range(20)]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"image_column": "meta.file", "label_column": "out.kind", "test_fraction": 0.2}
+    data = ready(images(source=TableFiles("mine.jsonl"), **options), "fit", "predict")
+    Path("out").mkdir()
+    (path,) = data.write_predictions({"index": [0], "label": ["x"]}, Path("out"), "csv")
+    assert json.loads(path.read_text()) == {"meta": {"file": "a.png"}, "out": {"kind": "x"}}
+
+
+def test_pictures_of_mistakes_are_what_the_model_saw() -> None:
+    data = ready(images(eval_transforms=[v2.RandomInvert(p=1.0)]), "test")
+    inputs = data.splits["test"].batch([2, 0], 0)["inputs"]
+    assert np.array_equal(data.pictures("test", [2, 0]), inputs.permute(0, 2, 3, 1).numpy())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((8, 8), "int32"), ((8, 8, 3), "float32"), ((3, 8, 8), "uint8"), ((64,), "uint8")]
+)
+def test_arrays_that_are_no_pictures(shape: tuple[int, ...], dtype: str) -> None:
+    np.savez("mine.npz", image=np.ones((20, *shape), dtype), label=np.array(["cat", "dog"])[np.arange(20) % 2])
+    found = message(lambda: ready(images(source=NumpyFiles("mine.npz"))))
+    assert f"image must be an array (H, W) or (H, W, C), uint8, C 1, 3 or 4, not {shape}, {dtype}" in found
+
+
+def test_numbers_that_are_no_levels() -> None:
+    normalised = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)])
+    for transform in (normalised, v2.ToDtype(torch.float32)):
+        data = ready(images(train_transforms=[transform]))
+        assert "floats between 0 and 1, not floats from " in message(
+            lambda data=data: data.splits["train"].batch([0], 0)
+        )
+    scaled = ready(images(train_transforms=[v2.ToDtype(torch.float32, scale=True)]))
+    assert scaled.splits["train"].batch([0], 0)["inputs"].max() <= 1
+
+
+def test_one_row_of_a_class_is_trained_on_whatever_is_held_out() -> None:
+    rows = "".join(f"a.png,{'xy'[i % 2]}\n" for i in range(20)) + "a.png,z\n"
+    Path("train.csv").write_text("image,label\n" + rows)
+    Image.new("RGB", (1, 1)).save("a.png")
+    for seed in range(3):
+        data = images(source=TableFiles("train.csv"), split_seed=seed, val_fraction=0.3, test_fraction=0.3)
+        assert np.bincount(ready(data, "fit", "test").splits["train"].labels)[2] == 1  # type: ignore[attr-defined]
+
+
+def test_several_labels_as_ones_and_zeros() -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(20, 8, 8, 3), dtype=np.uint8)
+    ones = np.random.default_rng(1).integers(2, size=(20, 3))
+    np.savez("mine.npz", image=pixels, label=ones)
+    data = ready(images(source=NumpyFiles("mine.npz"), labels=SeveralLabels(), val_fraction=0.2))
+    assert data.label_names == ["0", "1", "2"]
+    rows = [int(place.rpartition(" ")[2]) for place in data.splits["val"].places]  # type: ignore[attr-defined]
+    assert data.splits["val"].batch([0, 1], 0)["labels"].tolist() == ones[rows[:2]].tolist()

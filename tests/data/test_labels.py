@@ -145,3 +145,13 @@ def test_shares_of_many_classes() -> None:
     said = shares([f"c{i}" for i in range(11)], np.arange(11), 55)
     assert said.startswith("c10 10 (18.2 %), c9 9 (16.4 %)")
     assert said.endswith("c3 3 (5.5 %) and 3 more")
+
+
+def test_numbers_and_texts_of_one_class_are_told_apart() -> None:
+    labels = OneLabel()
+    labels.learn([Row({"label": i % 3}, f"row {i}") for i in range(6)], "label")
+    found = message(lambda: labels.encode([Row({"label": "1"}, "b.csv:2")], "label"))
+    assert found.startswith(
+        "b.csv:2: label '1' is text, and a whole number in the training rows: write both in one way"
+    )
+    assert "has no label" in message(lambda: labels.encode([Row({"label": "  "}, "b.csv:3")], "label"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from sklearn.metrics import classification_report
 from torch import Tensor, nn
 from toys import Pictures, message, trainer
 
@@ -150,9 +151,8 @@ class TestOneLabel:
     def test_outputs_that_make_no_sense(self) -> None:
         assert "outputs ([]) must name something" in message(lambda: Classification(backbone=mlp(), outputs=[]))
         assert "nothing twice" in message(lambda: Classification(backbone=mlp(), outputs=["label", "label"]))
-        task = attached(MultiLabel(backbone=mlp(), outputs=["probability"]), points("several", labels=SeveralLabels()))
-        assert "outputs: MultiLabel has no probability, only label, label_index" in message(
-            lambda: task.predict_step(task.data.splits["predict"].batch([0], 0), 0)
+        assert message(lambda: MultiLabel(backbone=mlp(), outputs=["probability"])) == (
+            "outputs (probability) must be some of label, label_index, probabilities, logits in MultiLabel"
         )
 
     def test_mixtures(self) -> None:
@@ -194,6 +194,20 @@ class TestOthers:
         for label, numbers, likely in zip(columns["label"], columns["label_index"], scores.sigmoid(), strict=True):
             assert numbers == [i for i in range(2) if likely[i] >= 0.3]
             assert label == [("right", "up")[i] for i in numbers]
+
+    def test_several_are_reported(self, caplog: pytest.LogCaptureFixture) -> None:
+        task = MultiLabel(backbone=mlp(), schedule=None)
+        one, data = trainer(max_epochs=1), points("several", labels=SeveralLabels())
+        one.fit(task, data)
+        with caplog.at_level("INFO"):
+            one.test(task, data)
+        batch = data.splits["test"].batch(range(60), 0)
+        chosen = (task.eval().scores(batch) > 0).numpy()
+        report = classification_report(batch["labels"].numpy(), chosen, output_dict=True, zero_division=0)
+        rows = {line.split()[0]: line.split()[1:] for line in caplog.text.splitlines() if line.strip()}
+        for i, name in enumerate(task.classes.names):
+            expected = [f"{report[str(i)][kind]:.3f}" for kind in ("precision", "recall", "f1-score")]
+            assert rows[name] == [*expected, f"{report[str(i)]['support']:.0f}"]
 
     def test_several_learn(self) -> None:
         task = MultiLabel(backbone=mlp(), optimizer=partial(torch.optim.Adam, lr=0.02), schedule=None)
@@ -308,6 +322,21 @@ class TestBatchNorm:
         task.step(task.data.splits["train"].batch([3, 4], 0), "train")
         assert task.backbone.blocks[0][2].num_batches_tracked == 1
 
+    def test_one_picture_has_statistics_of_its_own(self) -> None:
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4)
+        )
+        task = attached(Classification(backbone=ModuleBackbone(module=net)), pictures()).train()
+        task.step(task.data.splits["train"].batch([3], 0), "train")
+        assert (net[1].num_batches_tracked, net[3].num_batches_tracked) == (1, 0)
+        assert not net[1]._forward_pre_hooks
+
+    def test_batches_of_one_row_are_refused(self) -> None:
+        one = trainer(max_epochs=1)
+        found = message(lambda: one.fit(Classification(backbone=mlp(), schedule=None), points(batch_size=1)))
+        assert found.startswith("batch_size (1) must be at least 2, as the BatchNorm of MLP learns nothing")
+        one.fit(Classification(backbone=mlp(hidden_dims=[]), schedule=None), points(batch_size=1))
+
     def test_an_epoch_that_ends_with_one_row(self) -> None:
         one = trainer(max_epochs=2)
         one.fit(Classification(backbone=mlp(), schedule=None), points(batch_size=59))
@@ -332,6 +361,17 @@ class TestMistakes:
             assert found["index"] == wrong[:32]
             assert found["label"] == labels[wrong[:32]].tolist()
             assert found["prediction"] == scores[wrong[:32]].argmax(-1).tolist()
+
+    def test_over_processes_they_are_the_worst_of_all(self) -> None:
+        torch.manual_seed(0)
+        scores, labels, index = torch.randn(60, 3), torch.randint(3, (60,)), torch.arange(60)
+        whole, first, second = Mistakes(), Mistakes(), Mistakes()
+        whole.update(scores, labels, index)
+        first.update(scores[:9], labels[:9], index[:9])
+        second.update(scores[9:], labels[9:], index[9:])
+        for name in ("index", "label", "prediction", "nats"):  # as torchmetrics has states of several processes
+            setattr(first, name, torch.stack([getattr(first, name), getattr(second, name)]))
+        assert first.compute() == whole.compute()
 
     def test_a_test_draws_them(self, caplog: pytest.LogCaptureFixture) -> None:
         data = pictures(source=ImageSets(Pictures(num_train=40, num_test=30)))

@@ -22,11 +22,11 @@ from lt_cli.data.rows import Row
 from lt_cli.data.tokenizers import ByteTokenizer
 from lt_cli.metrics import macro_f1
 from lt_cli.tasks.base import Task
+from lt_cli.tasks.pooling import pooled
 from lt_cli.tasks.sequence_classification import (
     MultiLabelClassification,
     SequenceClassification,
     SequenceRegression,
-    pooled,
 )
 
 SPLITS = {"train": 61, "val": 47, "test": 53}
