@@ -328,7 +328,7 @@ class TestBatchNorm:
         )
         task = attached(Classification(backbone=ModuleBackbone(module=net)), pictures()).train()
         task.step(task.data.splits["train"].batch([3], 0), "train")
-        assert (net[1].num_batches_tracked, net[3].num_batches_tracked) == (1, 0)
+        assert (net[1].num_batches_tracked, net[-1].num_batches_tracked) == (1, 0)
         assert not net[1]._forward_pre_hooks
 
     def test_batches_of_one_row_are_refused(self) -> None:
