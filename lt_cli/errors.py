@@ -27,7 +27,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     ``--modle.init_args.layer``, which is close to ``--model``.
     """
     known = sorted(known)
-    longer = [name for name in known if word and name.startswith(word)]
+    longer = sorted((name for name in known if word and name.startswith(word)), key=len)
     first = word.split(".")[0]
     close = longer or difflib.get_close_matches(word, known, 1) or difflib.get_close_matches(first, known, 1)
     return close[0] if close else None

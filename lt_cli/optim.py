@@ -55,9 +55,9 @@ def _scales(module: nn.Module, layer_decay: float) -> dict[int, float]:
     The blocks are the longest list or sequence of modules that is within no other, as experts are within a block, and
     they have most of the weights but embeddings; what is registered before them lies below them.
     """
-    lists = _outermost_lists(module)
+    lists = {name: part for name, part in _outermost_lists(module).items() if 2 * _size(part) >= _size(module)}
     name = max(lists, key=lambda name: len(lists[name]), default=None)
-    if name is None or 2 * _size(lists[name]) < _size(module):
+    if name is None:
         raise UserError(f"layer_decay ({layer_decay}) must be 1 for a backbone without a list of blocks: leave it out")
     places = {child: place for place, (child, _) in enumerate(lists[name].named_children())}
     scales: dict[int, float] = {}

@@ -463,7 +463,7 @@ CLASSIFICATION = {
     ),
     "--trainer.acelerator=cpu": "there is no option --trainer.acelerator=cpu; did you mean --trainer.accelerator?",
     "--trainer.gradient_clip=1": (
-        "there is no option --trainer.gradient_clip=1; did you mean --trainer.gradient_clip_algorithm?"
+        "there is no option --trainer.gradient_clip=1; did you mean --trainer.gradient_clip_val?"
     ),
     "--trainer.callback=x": "there is no option --trainer.callback=x; did you mean --trainer.callbacks?",
     "--seed=1": "there is no option --seed=1; did you mean --seed_everything?",
@@ -871,7 +871,7 @@ CONFIGS = [
             ),
             (
                 changed("model", "class_path", "lt_cli.tasks.pixel.Pixel"),
-                "--model: there is no pixel in lt_cli.tasks; did you mean pixel_classification?",
+                "--model: there is no pixel in lt_cli.tasks; did you mean pixel_generation?",
             ),
             (
                 changed(*BACKBONE, "class_path", "GTP"),

@@ -391,16 +391,11 @@ class TestLayerDecay:
             rates_by_name(Stacked(100), 0.5)
 
     @pytest.mark.parametrize(
-        ("name", "depths"), [("mobilenet_v2", 19), ("vit_b_32", 14), ("densenet121", 10), ("resnet18", None)]
+        ("name", "depths"), [("mobilenet_v2", 19), ("vit_b_32", 14), ("densenet121", 10), ("resnet18", 3)]
     )
-    def test_of_torchvision(self, name: str, depths: int | None) -> None:
-        task = Classification(backbone=TorchvisionBackbone(name=name))
-        if depths is None:
-            with pytest.raises(UserError, match="without a list of blocks"):
-                rates_by_name(task, 0.5)
-        else:
-            rates = rates_by_name(task, 0.5)
-            assert len({*rates.values()}) == depths
+    def test_of_torchvision(self, name: str, depths: int) -> None:
+        rates = rates_by_name(Classification(backbone=TorchvisionBackbone(name=name)), 0.5)
+        assert len({*rates.values()}) == depths
 
     def test_a_longer_sequence_comes_before_a_short_list(self) -> None:
         class Two(nn.Module):
