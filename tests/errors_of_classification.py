@@ -113,7 +113,10 @@ CLASSIFICATION_CORPUS = [
     ),
     Wrong(
         [*FILES, "--data.source.path=mine"],
-        "source.path (mine) must have train.jsonl or train.csv or train.tsv or train.parquet, and has a.csv: name a file",
+        (
+            "source.path (mine) must have train.jsonl or train.csv or train.tsv or train.parquet, and has a.csv: "
+            "name a file"
+        ),
         before=save("mine/a.csv", "text,label\n"),
     ),
     Wrong(

@@ -34,7 +34,7 @@ QUESTION_CORPUS = [
     ),
     Wrong(
         [*FIT, "--data.source.unanswerable=10"],
-        "none of 81 training questions has an answer: name the right column with --data.answers_column",
+        "none of 83 training questions has an answer: name the right column with --data.answers_column",
     ),
     Wrong([*FIT, "--data.stride=-1"], "stride (-1) must not be negative"),
     Wrong(
