@@ -207,6 +207,79 @@ class CausalBackbone(LanguageBackbone):
         """An empty cache for ``batch_size`` sequences of up to ``max_len`` tokens."""
 
 
+class CausalVectorBackbone(CausalBackbone):
+    """A causal backbone that also reads vectors as wide as its tokens' embeddings, such as frames of a video."""
+
+    @abstractmethod
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """The embeddings of tokens, which know nothing of positions.
+
+        Shape:
+            - input_ids: (B, T)
+            - output: (B, T, D)
+        """
+
+    @abstractmethod
+    def read(self, vectors: Tensor, *, cache: Cache | None = None) -> Tensor:
+        """What ``forward`` gives for tokens with these embeddings.
+
+        Shape:
+            - vectors, output: (B, T, D)
+        """
+
+
+class VideoTextBackbone(LanguageBackbone):
+    """A backbone whose rows are the frames of a video and then tokens; feature t depends on what is up to t.
+
+    Attributes:
+        max_seq_len: Longest row, frames and tokens together.
+        video_dim: Numbers in a frame.
+        num_segments: Kinds of ``token_type_ids`` that it tells apart.
+    """
+
+    video_dim: int
+    num_segments: int
+
+    @abstractmethod
+    def embed(self, input_ids: Tensor, *, token_type_ids: Tensor, video: Tensor, num_frames: Tensor) -> Tensor:
+        """What ``read`` reads: frames where a row has them, tokens behind, each with its kind.
+
+        Shape:
+            - input_ids: (B, T), int64 in [0, vocab_size); in the places of frames it stands for nothing
+            - token_type_ids: (B, T), int64 in [0, num_segments)
+            - video: (B, F, video_dim), float; what is behind a row's frames is not read
+            - num_frames: (B,), int64, at most F: a row's first places
+            - output: (B, T, D), D = embed_dim
+        """
+
+    @abstractmethod
+    def embed_tokens(self, input_ids: Tensor, *, token_type_ids: Tensor) -> Tensor:
+        """The same of tokens alone, as they are written behind a row.
+
+        Shape:
+            - input_ids, token_type_ids: (B, T)
+            - output: (B, T, D)
+        """
+
+    @abstractmethod
+    def read(self, vectors: Tensor, *, cache: Cache | None = None) -> Tensor:
+        """Features of each place; with a cache, of places that follow those already in it.
+
+        What stands behind a row's end changes nothing before it, so that rows are padded there and need no mask.
+
+        Shape:
+            - vectors, output: (B, T, D)
+        """
+
+    @abstractmethod
+    def make_cache(self, batch_size: int, max_len: int) -> Cache:
+        """An empty cache for ``batch_size`` rows of up to ``max_len`` places."""
+
+    def forward(self, input_ids: Tensor, *, token_type_ids: Tensor, video: Tensor, num_frames: Tensor) -> Tensor:
+        """Features of each place; shapes are those of ``embed``."""
+        return self.read(self.embed(input_ids, token_type_ids=token_type_ids, video=video, num_frames=num_frames))
+
+
 class Seq2SeqBackbone(LanguageBackbone):
     """An encoder and a decoder: feature t depends on a whole source and on the target up to t.
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from lt_cli.backbones.attention import CausalAttention, KeyValueCache, Positions, rotation, same_document
-from lt_cli.backbones.base import Cache, CausalBackbone
+from lt_cli.backbones.base import Cache, CausalVectorBackbone
 from lt_cli.backbones.blocks import Activation, Block, Init, Norm, check_sizes, initialise_linears, make_norm
 from lt_cli.errors import UserError
 
 
-class GPT(CausalBackbone):
+class GPT(CausalVectorBackbone):
     """Causal pre-norm transformer, image GPT's by default (Chen et al. 2020, https://openai.com/index/image-gpt).
 
     With ``norm=layernorm activation=gelu_tanh bias=true tie_embeddings=true start_token=false`` it is GPT-2.
@@ -121,29 +121,39 @@ class GPT(CausalBackbone):
         A row may begin inside a document, whose first position is then not 0; every position is in [0, max_seq_len).
         A cache knows one document only, so that both may not be given.
         """
-        assert cache is None or isinstance(cache, KeyValueCache)
         assert cache is None or position_ids is None
-        x = self._run_blocks(input_ids, self.num_layers, cache, position_ids)
-        return self.norm(x)  # type: ignore[no-any-return]
+        return self._read(self.embed(input_ids), cache, position_ids)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """See CausalVectorBackbone."""
+        return self.token_embedding(input_ids)  # type: ignore[no-any-return]
+
+    def read(self, vectors: Tensor, *, cache: Cache | None = None) -> Tensor:
+        """See CausalVectorBackbone."""
+        return self._read(vectors, cache, None)
+
+    def _read(self, vectors: Tensor, cache: Cache | None, position_ids: Tensor | None) -> Tensor:
+        assert cache is None or isinstance(cache, KeyValueCache)
+        return self.norm(self._run_blocks(vectors, self.num_layers, cache, position_ids))  # type: ignore[no-any-return]
 
     def hidden_states(self, input_ids: Tensor, layer: int) -> Tensor:
         """The residual stream after ``layer`` blocks; later blocks are not computed."""
         if not 0 <= layer <= self.num_layers:
             raise UserError(f"layer ({layer}) must be between 0 and num_layers ({self.num_layers})")
-        return self._run_blocks(input_ids, layer, None)
+        return self._run_blocks(self.embed(input_ids), layer, None)
 
     def _run_blocks(
-        self, input_ids: Tensor, num_layers: int, cache: KeyValueCache | None, position_ids: Tensor | None = None
+        self, vectors: Tensor, num_layers: int, cache: KeyValueCache | None, position_ids: Tensor | None = None
     ) -> Tensor:
         past = cache.length if cache is not None else 0
-        end = past + input_ids.shape[1]
+        end = past + vectors.shape[1]
         if end > self.max_seq_len:
             raise UserError(f"a sequence of {end} tokens is longer than max_seq_len ({self.max_seq_len})")
         if position_ids is not None:
             positions = self._positions_in_documents(position_ids)
         else:
             positions = self._positions(end) if cache is None else cache.positions.between(past, end)
-        x: Tensor = self.dropout(self.token_embedding(input_ids) + positions.learned)
+        x: Tensor = self.dropout(vectors + positions.learned)
         for layer, block in enumerate(self.blocks[:num_layers]):
             x = block(x, None if cache is None else cache.layers[layer], positions.turns, positions.mask)
         return x

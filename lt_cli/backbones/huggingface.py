@@ -6,7 +6,7 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import Tensor, nn
 
-from lt_cli.backbones.base import Cache, CausalBackbone, LanguageBackbone, MaskedBackbone
+from lt_cli.backbones.base import Cache, CausalVectorBackbone, LanguageBackbone, MaskedBackbone
 from lt_cli.backbones.hf_base import HuggingFaceBackbone
 from lt_cli.backbones.lora import LoRA
 from lt_cli.errors import UserError
@@ -34,7 +34,7 @@ class HuggingFaceLanguageBackbone(HuggingFaceBackbone, LanguageBackbone):
         return head.weight[: self.vocab_size], bias  # the table may have more rows than there are tokens
 
 
-class _HuggingFaceCausal(HuggingFaceLanguageBackbone, CausalBackbone):
+class _HuggingFaceCausal(HuggingFaceLanguageBackbone, CausalVectorBackbone):
     """What all causal models of transformers share; a subclass says which they are and what starts a sequence."""
 
     role = "a causal backbone"
@@ -62,7 +62,7 @@ class _HuggingFaceCausal(HuggingFaceLanguageBackbone, CausalBackbone):
         documents = input_ids.tensor_split([2, 3], dim=1)
         alone = torch.cat([self(document) for document in documents if document.numel()], dim=1)
         try:
-            together = self._features(input_ids, position_ids=position_ids)
+            together = self._features(self.embed(input_ids), position_ids=position_ids)
         except Exception:  # a model that knows no positions may raise anything, and do all else well
             return False
         return bool((together - alone).abs().max() <= 1e-3 * alone.abs().max())
@@ -79,30 +79,40 @@ class _HuggingFaceCausal(HuggingFaceLanguageBackbone, CausalBackbone):
             UserError: If the input, after what the cache holds, ends beyond ``max_seq_len``, or if it has documents
                 that the model cannot keep apart.
         """
-        past = None if cache is None else cast(_Cache, cache).past
-        self._refuse_longer(input_ids.shape[1] + (0 if past is None else past.get_seq_length()))
         if position_ids is None:
-            return self._features(input_ids, past_key_values=past)
-        if past is not None:
+            return self.read(self.embed(input_ids), cache=cache)
+        if cache is not None:
             raise UserError("position_ids must be None with a cache: documents are kept apart only without one")
         if not self.separates_documents:
             raise UserError(
                 f"model_type ({self.hf_model.config.model_type!r}) does not keep documents of one row apart, as "
                 "position_ids ask for: give each document a row of its own, or take a model_type such as 'gpt2'"
             )
-        return self._features(input_ids, position_ids=position_ids)
+        self._refuse_longer(input_ids.shape[1])
+        return self._features(self.embed(input_ids), position_ids=position_ids)
 
-    def _features(self, input_ids: Tensor, past_key_values: Any = None, position_ids: Tensor | None = None) -> Tensor:
+    def read(self, vectors: Tensor, *, cache: Cache | None = None) -> Tensor:
+        """See CausalVectorBackbone.
+
+        Raises:
+            UserError: If the vectors, after what the cache holds, end beyond ``max_seq_len``.
+        """
+        past = None if cache is None else cast(_Cache, cache).past
+        self._refuse_longer(vectors.shape[1] + (0 if past is None else past.get_seq_length()))
+        return self._features(vectors, past_key_values=past)
+
+    def _features(self, vectors: Tensor, past_key_values: Any = None, position_ids: Tensor | None = None) -> Tensor:
         given = {} if position_ids is None else {"position_ids": position_ids}  # as not every model knows them
         features: Tensor = self.hf_model.base_model(
-            inputs_embeds=self._embed(input_ids),
+            inputs_embeds=vectors,
             past_key_values=past_key_values,
             use_cache=past_key_values is not None,
             **given,
         )[0]
         return features
 
-    def _embed(self, input_ids: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """See CausalVectorBackbone."""
         embeds: Tensor = self.hf_model.get_input_embeddings()(input_ids)
         return embeds
 
@@ -172,11 +182,12 @@ class HuggingFaceCausalLM(_HuggingFaceCausal):
             self.start = nn.Parameter(torch.empty(width).normal_(std=0.02))
             self.start_id, self.pretrained = self.vocab_size, False
 
-    def _embed(self, input_ids: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """See CausalVectorBackbone; the start token has an embedding of its own."""
         if self.start_id is None:
-            return super()._embed(input_ids)
+            return super().embed(input_ids)
         is_start = input_ids == self.start_id
-        return torch.where(is_start[..., None], self.start, super()._embed(input_ids.masked_fill(is_start, 0)))
+        return torch.where(is_start[..., None], self.start, super().embed(input_ids.masked_fill(is_start, 0)))
 
 
 class HuggingFaceImageGPT(_HuggingFaceCausal):

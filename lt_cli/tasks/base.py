@@ -73,9 +73,11 @@ class Task(LightningModule, ABC):
     Attributes:
         monitor: The metric that says which checkpoint is best, and whether less or more is better.
         run_config: The run's whole configuration in plain types, which checkpoints hold; the command line sets it.
+        other_losses: Scalars of ``step`` that are trained on beside ``loss``, and their factors.
     """
 
     monitor: tuple[str, Literal["min", "max"]] = ("val/loss", "min")
+    other_losses: Mapping[str, float] = {}
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class Task(LightningModule, ABC):
             ``loss``, other scalars to log under their names, and what ``update_metrics`` reads where there are any:
             ``scores`` (B, C) with ``labels`` (B,), unless a task has its own. Where the loss is a mean over other
             things than rows, ``weight`` is their number, so that an epoch's mean, and that over the processes that
-            share a batch, is one over all of them.
+            share a batch, is one over all of them; and ``NAME_weight`` is that of what another scalar is a mean over.
         """
 
     def update_metrics(self, metrics: MetricCollection, outputs: dict[str, Tensor], batch: Batch) -> None:
@@ -193,12 +195,18 @@ class Task(LightningModule, ABC):
         """Loss of one batch; logged in the steps that Lightning writes only, as each log costs 0.2 ms."""
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
         outputs = self._step_and_log(batch, "train", log=interval > 0 and (self.global_step + 1) % interval == 0)
-        if "weight" not in outputs or self.trainer.world_size == 1:
-            return outputs["loss"]
-        # so that the mean over processes, which strategies take of gradients, is one over all that the loss is over
-        weight = outputs["weight"].detach().float()
+        loss = self._over_processes(outputs["loss"], outputs.get("weight"))
+        for name, factor in self.other_losses.items():
+            loss = loss + factor * self._over_processes(outputs[name], outputs.get(f"{name}_weight"))
+        return loss
+
+    def _over_processes(self, loss: Tensor, weight: Tensor | None) -> Tensor:
+        """Such that its mean over processes, which strategies take of gradients, is one over all that it is over."""
+        if weight is None or self.trainer.world_size == 1:
+            return loss
+        weight = weight.detach().float()
         total = self.trainer.strategy.reduce(weight.clone(), reduce_op="sum")
-        return outputs["loss"] * (weight * self.trainer.world_size / total.clamp(min=1e-12))
+        return loss * (weight * self.trainer.world_size / total.clamp(min=1e-12))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; the epoch's mean is logged."""
@@ -217,10 +225,12 @@ class Task(LightningModule, ABC):
     def _log_outputs(self, outputs: dict[str, Tensor], batch: Batch, stage: Stage) -> None:
         scalars = {name: value.detach() for name, value in outputs.items() if not value.ndim}
         weight = scalars.pop("weight", None)
+        weights = {name: scalars.pop(f"{name}_weight", weight) for name in [*scalars]}
         if stage == "train":
             scalars |= self.of_loss(scalars["loss"], stage)
-        count = len(batch["index"]) if weight is None or stage == "train" else int(weight)
         for name, value in scalars.items():
+            weight = None if stage == "train" else weights.get(name)
+            count = len(batch["index"]) if weight is None else int(weight)
             self.log(
                 f"{stage}/{name}",
                 value,

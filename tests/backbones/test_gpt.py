@@ -119,6 +119,18 @@ def test_cache_takes_several_tokens_at_once(positions: dict[str, Any]) -> None:
     torch.testing.assert_close(torch.cat(parts, dim=1), gpt(tokens), atol=1e-5, rtol=1e-5)
 
 
+def test_vectors_stand_for_tokens() -> None:
+    gpt = small_gpt(rotary=True).eval()
+    randomise(gpt)
+    ids = torch.randint(VOCAB, (2, LENGTH))
+    vectors = gpt.embed(ids)
+    assert torch.equal(gpt.read(vectors), gpt(ids))
+    assert not torch.allclose(gpt.read(vectors.flip(1)), gpt(ids), atol=1e-2), "any vectors will do"
+    cache = gpt.make_cache(2, LENGTH)
+    parts = [gpt.read(vectors[:, :5], cache=cache), gpt(ids[:, 5:], cache=cache)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), gpt(ids), atol=1e-5, rtol=1e-5)
+
+
 def test_reordered_cache_continues_the_chosen_rows() -> None:
     gpt = small_gpt().eval()
     randomise(gpt)

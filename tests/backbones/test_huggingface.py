@@ -86,6 +86,20 @@ def test_cached_decoding_equals_full_forward(kind: str, prefill: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_vectors_stand_for_tokens(kind: str) -> None:
+    backbone = build(kind)
+    ids = tokens(backbone)
+    vectors = backbone.embed(ids)
+    assert torch.equal(backbone.read(vectors), backbone(ids))
+    assert not torch.allclose(backbone.read(vectors.flip(1)), backbone(ids), atol=1e-2), "any vectors will do"
+    cache = backbone.make_cache(2, LENGTH)
+    parts = [backbone.read(vectors[:, :5], cache=cache), backbone(ids[:, 5:], cache=cache)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), backbone(ids), atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match=rf"{LENGTH + 1} tokens.*max_seq_len \({LENGTH}\)"):
+        backbone.read(vectors[:, :1], cache=cache)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_reorder_continues_the_chosen_rows(kind: str) -> None:
     backbone = build(kind)
     ids = tokens(backbone, rows=3)
@@ -102,7 +116,7 @@ def test_reorder_continues_the_chosen_rows(kind: str) -> None:
 def test_hidden_states_are_the_residual_stream(kind: str) -> None:
     backbone = build(kind)
     ids = tokens(backbone)
-    theirs = backbone.hf_model.base_model(inputs_embeds=backbone._embed(ids), output_hidden_states=True).hidden_states
+    theirs = backbone.hf_model.base_model(inputs_embeds=backbone.embed(ids), output_hidden_states=True).hidden_states
     for layer in range(LAYERS):
         torch.testing.assert_close(backbone.hidden_states(ids, layer), theirs[layer], atol=1e-5, rtol=1e-5)
     last, base = backbone.hidden_states(ids, LAYERS), backbone.hf_model.base_model

@@ -9,13 +9,14 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 from toys import Line, NumberData, NumberTask, pixel_data, ready, tiny_gpt, trainer
 
+from lt_cli.data.base import Batch
 from lt_cli.errors import UserError
-from lt_cli.tasks.base import CHECKPOINT_FORMAT, evaluating, run_directory
+from lt_cli.tasks.base import CHECKPOINT_FORMAT, Stage, evaluating, run_directory
 from lt_cli.tasks.pixel_generation import PixelGeneration
 from lt_cli.version import VERSION
 
@@ -74,6 +75,51 @@ class TestLogging:
         assert task.trainer.callback_metrics["val/recall"].item() == 0.5
         assert not any(name.endswith(("scores", "labels")) for name in task.trainer.logged_metrics)
         assert not task.metrics["train_metrics"]["recall"].update_called, "nothing piles up"
+
+
+class TwoLosses(NumberTask):
+    """The second loss is over the even rows only."""
+
+    other_losses = {"even_loss": 0.5}  # noqa: RUF012  # a constant
+
+    def step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        outputs = super().step(batch, stage)
+        is_even = batch["index"] % 2 == 0
+        even = (self.backbone(batch["x"]) - 1).square().squeeze(1)[is_even]
+        return outputs | {"even_loss": even.sum() / is_even.sum(), "even_loss_weight": is_even.sum()}
+
+
+def plain(task: NumberTask) -> NumberTask:
+    """Without norm and dropout: a weight and a bias."""
+    assert isinstance(task.backbone, Line)
+    task.backbone.norm = task.backbone.dropout = nn.Identity()  # type: ignore[assignment]
+    return task
+
+
+class TestOtherLosses:
+    """Losses that are trained on beside the first, each a mean over things of its own."""
+
+    def test_all_are_trained_on(self) -> None:
+        """A step of gradient descent on the sum, with the factor."""
+        optimizer = partial(torch.optim.SGD, lr=0.1)
+        task, run = plain(TwoLosses(optimizer=optimizer)), trainer(max_steps=1)
+        slope, offset = (weight.item() for weight in task.backbone.parameters())
+        run.fit(task, NumberData())
+        x = NumberData().splits["train"].batch(task.rows["train"][0], 0)["x"].flatten()
+        even = x[torch.tensor(task.rows["train"][0]) % 2 == 0]
+        error, other = slope * x + offset - x, slope * even + offset - 1
+        gradients = [2 * (error * x).mean() + (other * even).mean(), 2 * error.mean() + other.mean()]
+        found = [weight.item() for weight in task.backbone.parameters()]
+        assert found == pytest.approx([slope - 0.1 * gradients[0].item(), offset - 0.1 * gradients[1].item()])
+
+    def test_each_is_logged_over_what_it_is_a_mean_over(self) -> None:
+        task, run = plain(TwoLosses()), trainer(max_epochs=1, log_every_n_steps=1)
+        run.fit(task, NumberData())
+        assert set(run.callback_metrics) == {"train/loss", "train/even_loss", "val/loss", "val/even_loss"}
+        run.validate(task, data := NumberData(), verbose=False)
+        evens = [row for row in range(len(data.splits["val"])) if row % 2 == 0]
+        expected = task.step(data.splits["val"].batch(evens, run.current_epoch), "val")["even_loss"].item()
+        assert run.callback_metrics["val/even_loss"].item() == pytest.approx(expected)
 
 
 def recall(rows: list[int]) -> float:
