@@ -96,10 +96,12 @@ class TokenBackbone(Backbone):
     Attributes:
         vocab_size: Tokens it knows; their ids are [0, vocab_size).
         max_seq_len: Longest input, in tokens, a start token included.
+        sizes_at: Where among its arguments these two are, for messages: those of a backbone within, ``text.init_args.``
     """
 
     vocab_size: int
     max_seq_len: int
+    sizes_at: str = ""
 
 
 class EncoderBackbone(TokenBackbone):

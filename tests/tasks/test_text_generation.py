@@ -201,7 +201,7 @@ class TestWriting:
             source = data.splits["predict"].batch([row], 0)["input_ids"]
             tokens = task.backbone.hf_model.generate(source, generation_config=config)[0, 1:].tolist()
             expected.append(tokens[: tokens.index(END) + 1] if END in tokens else tokens)
-        assert task._write(data.splits["predict"].batch([*range(12)], 0)) == expected
+        assert task.write(data.splits["predict"].batch([*range(12)], 0)) == expected
         assert len({*map(tuple, expected)}) > 3
         columns = predicted(task, data, [*range(12)])
         assert columns["target"] == [data.decode([token for token in tokens if token != END]) for tokens in expected]
@@ -211,7 +211,7 @@ class TestWriting:
         data = data_of()
         task = task_of(data, max_new_tokens=3)
         batch = data.splits["predict"].batch(ROWS, 0)
-        assert {len(tokens) for tokens in task._write(batch)} <= {1, 2, 3}
+        assert {len(tokens) for tokens in task.write(batch)} <= {1, 2, 3}
 
     @pytest.mark.parametrize("options", [{}, {"search": None, "sampling": Sampling(temperature=0.7)}], ids=str)
     def test_a_row_does_not_depend_on_the_batch(self, options: dict[str, Any]) -> None:
@@ -269,7 +269,7 @@ class TestScores:
             """The targets, but for some rows."""
             return [[*(b"ab ba ab" if row in wrong else copied[row].encode()), END] for row in batch["index"].tolist()]
 
-        task._write = write  # type: ignore[method-assign]
+        task.write = write  # type: ignore[method-assign]
         evaluate = trainer().validate if stage == "val" else trainer().test
         scores = evaluate(task, data, verbose=False)[0]
         texts = ["ab ba ab" if row in wrong else text for row, text in enumerate(copied)]
@@ -299,7 +299,7 @@ class TestScores:
         data = data_of()
         tasks = [task_of(data, bleu_tokenize=tokenize) for tokenize in ("13a", "zh")]
         for task in tasks:
-            task._write = lambda batch: [[*"我们今天去看书吧".encode(), END]]  # type: ignore[method-assign]
+            task.write = lambda batch: [[*"我们今天去看书吧".encode(), END]]  # type: ignore[method-assign]
         batch = data.splits["test"].batch([0], 0) | {"references": ["我们今天去看书"]}
         values = []
         for task in tasks:
