@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, distributed
 
-from lt_cli.backbones.base import Cache, Seq2SeqBackbone
+from lt_cli.backbones.base import Cache, Seq2SeqBackbone, VideoTextBackbone
 from lt_cli.errors import UserError
 
 
@@ -66,6 +66,60 @@ class Conditioned:
         if batch_size != len(self.input_ids):
             raise ValueError(f"batch_size ({batch_size}) must be that of the sources ({len(self.input_ids)})")
         return self.backbone.make_cache(self.input_ids, attention_mask=self.attention_mask, max_len=max_len)
+
+
+class VectorPrompts:
+    """Prompts that a backbone reads as vectors, such as a video and what was said about it, as what continues them.
+
+    Args:
+        backbone: In eval mode.
+        vectors: The prompts; what is behind a prompt's end is not read.
+        lengths: Of the prompts.
+        embed: Vectors (R, T, D) of tokens (R, T) behind a prompt.
+
+    Shape:
+        - vectors: (B, T, D)
+        - lengths: (B,)
+    """
+
+    def __init__(
+        self, backbone: VideoTextBackbone, vectors: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Reads nothing yet."""
+        self.backbone, self.vectors, self.lengths, self.embed = backbone, vectors, lengths, embed
+        self.max_seq_len = backbone.max_seq_len
+
+    def __call__(self, input_ids: Tensor, *, cache: Cache) -> Tensor:
+        """See Decoder; within a prompt its own vectors stand for whatever tokens."""
+        assert isinstance(cache, _PromptCache)
+        begin, cache.length = cache.length, cache.length + input_ids.shape[1]
+        vectors = self.embed(input_ids)
+        known = self.vectors[cache.rows, begin : cache.length]
+        if num_known := known.shape[1]:
+            places = torch.arange(begin, begin + num_known, device=known.device)
+            is_known = (places < self.lengths[cache.rows, None])[..., None]
+            vectors = torch.cat([known.where(is_known, vectors[:, :num_known]), vectors[:, num_known:]], dim=1)
+        return self.backbone.read(vectors, cache=cache.cache)
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """See Decoder."""
+        return self.backbone.unembed(features)
+
+    def make_cache(self, batch_size: int, max_len: int) -> Cache:
+        """See Decoder."""
+        rows = torch.arange(batch_size, device=self.vectors.device)
+        return _PromptCache(self.backbone.make_cache(batch_size, max_len), rows)
+
+
+class _PromptCache:
+    """A cache that knows which prompt each of its rows continues, and how much has been read."""
+
+    def __init__(self, cache: Cache, rows: Tensor) -> None:
+        self.cache, self.rows, self.length = cache, rows, 0
+
+    def reorder(self, rows: Tensor) -> None:
+        self.cache.reorder(rows)
+        self.rows = self.rows[rows]
 
 
 @dataclass(frozen=True)
@@ -146,7 +200,7 @@ def generate(backbone: Decoder, prompt: Tensor, num_tokens: int, sampling: Sampl
     The backbone is used as it stands: put it in eval mode first, or dropout takes part.
 
     Args:
-        backbone: Any causal backbone, or Conditioned.
+        backbone: Any causal backbone, or Conditioned or VectorPrompts.
         prompt: At least one token each, the start token where the backbone has one.
         num_tokens: New tokens.
         sampling: How each is chosen.
@@ -195,7 +249,7 @@ def continue_prompts(
     is still the prompt's own in longer ones. So a row's continuation does not depend on the others.
 
     Args:
-        backbone: Any causal backbone, or Conditioned; in eval mode.
+        backbone: Any causal backbone, or Conditioned or VectorPrompts; in eval mode.
         prompts: At least one token each; what lies beyond a prompt's length is not read.
         lengths: Of the prompts, at most max_seq_len.
         num_tokens: At most so many new tokens, at least 1.

@@ -177,8 +177,8 @@ class StepSchedule(LRScheduler):
             group["lr"] = rate
 
 
-class WarmupCosine(StepSchedule):
-    """Linear warm-up, then half a cosine, per step (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983).
+class Warmup(StepSchedule):
+    """Linear warm-up, then a fall that a subclass gives the form of, per step.
 
     Args:
         optimizer: Its learning rates are the peaks.
@@ -209,7 +209,27 @@ class WarmupCosine(StepSchedule):
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
-        return self.final_ratio + (1 - self.final_ratio) * _falling(progress)
+        return self.final_ratio + (1 - self.final_ratio) * self.falling(progress)
+
+    @abstractmethod
+    def falling(self, progress: float) -> float:
+        """From 1 to 0, after which part of the steps behind the warm-up."""
+
+
+class WarmupCosine(Warmup):
+    """Linear warm-up, then half a cosine, per step (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983)."""
+
+    def falling(self, progress: float) -> float:
+        """Half a cosine."""
+        return _falling(progress)
+
+
+class WarmupLinear(Warmup):
+    """Linear warm-up, then a straight line down, per step, as transformers' trainers have it by default."""
+
+    def falling(self, progress: float) -> float:
+        """A straight line."""
+        return 1 - progress
 
 
 class OneCycle(StepSchedule):

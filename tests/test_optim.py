@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.optim.lr_scheduler import OneCycleLR
 from toys import NumberData, NumberTask, tiny_gpt, trainer
+from transformers import get_linear_schedule_with_warmup
 
 from lt_cli.backbones.base import Backbone
 from lt_cli.backbones.encoder import Encoder
@@ -23,7 +24,7 @@ from lt_cli.backbones.huggingface import HuggingFaceCausalLM, HuggingFaceImageGP
 from lt_cli.backbones.torchvision_models import TorchvisionBackbone
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.errors import UserError
-from lt_cli.optim import MuonAdamW, OneCycle, WarmupCosine, parameter_groups
+from lt_cli.optim import MuonAdamW, OneCycle, WarmupCosine, WarmupLinear, parameter_groups
 from lt_cli.optimizer_settings import scale_rates
 from lt_cli.tasks.classification import Classification
 from lt_cli.tasks.sequence_classification import SequenceClassification
@@ -226,6 +227,21 @@ class TestWarmupCosine:
         for ratio in (-0.1, 1.1):
             with pytest.raises(UserError, match=rf"final_ratio \({ratio}\) must be between 0 and 1"):
                 WarmupCosine(optimizer(1.0), 10, warmup_steps=0, final_ratio=ratio)
+
+
+@pytest.mark.parametrize(("total", "warmup", "final"), [(50, 10, 0.0), (50, 0, 0.1), (1, 0, 0.0)])
+def test_warmup_linear_goes_down_in_a_line(total: int, warmup: int, final: float) -> None:
+    """Behind the warm-up it is transformers' own."""
+    ours, theirs = optimizer(0.4), optimizer(0.4)
+    schedule = WarmupLinear(ours, total, warmup_steps=warmup, final_ratio=final)
+    other = get_linear_schedule_with_warmup(theirs, warmup, total)
+    for step in range(total + 1):
+        wanted = final * 0.4 + (1 - final) * theirs.param_groups[0]["lr"]
+        if step < warmup:
+            wanted = 0.4 * (step + 1) / (warmup + 1)
+        assert ours.param_groups[0]["lr"] == pytest.approx(wanted)
+        for one in (ours, theirs, schedule, other):
+            one.step()
 
 
 class Rates(Callback):

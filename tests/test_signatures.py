@@ -11,7 +11,7 @@ import pytest
 from lightning.pytorch import Callback, LightningDataModule
 
 from lt_cli.backbones.base import Backbone
-from lt_cli.optim import OneCycle, WarmupCosine
+from lt_cli.optim import OneCycle, Warmup
 from lt_cli.tasks.base import Task
 
 PACKAGE = Path(__file__).parent.parent / "lt_cli"
@@ -28,9 +28,10 @@ def public_classes() -> Iterator[type]:
                     "ImageSource",
                     "Palette",
                     "RowSource",
+                    "VideoFeatures",
                 }:
                     yield member
-    yield from (WarmupCosine, OneCycle)
+    yield from (Warmup, OneCycle)
 
 
 @pytest.mark.parametrize("cls", list(public_classes()), ids=lambda cls: cls.__name__)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lt_cli.data.answer_rows import Answer, answers_of, with_answer
 from lt_cli.data.base import Batch, SplitName
@@ -117,15 +116,6 @@ class QuestionData(ExampleData):
         """Questions of one context, which would otherwise be known from training; not where there is but one."""
         contexts = [self._context(row) for row in rows]
         return contexts if len({*contexts}) > 1 else None
-
-    def held_out_order(self, rows: list[Row]) -> NDArray[np.int64]:
-        """Contexts by chance, and the questions of each in their own order."""
-        contexts = self.kept_together(rows)
-        if contexts is None:
-            return super().held_out_order(rows)
-        known = list(dict.fromkeys(contexts))
-        places = dict(zip(known, np.random.default_rng(self.split_seed).permutation(len(known)), strict=True))
-        return np.argsort([places[context] for context in contexts], kind="stable")
 
     def examples(self, rows: list[Row], split: SplitName) -> QuestionWindows:
         """The windows of the questions: rows of their own in training, otherwise together."""

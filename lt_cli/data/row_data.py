@@ -63,7 +63,7 @@ class RowData(DataModule):
 
     @abstractmethod
     def examples(self, rows: list[Row], split: SplitName) -> Split:
-        """Rows as batches have them, as many, or any number to train on; those of predict have no labels."""
+        """Rows as batches have them: as many in test and predict, otherwise any number; predict has no labels."""
 
     @abstractmethod
     def predicted(self, fields: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class RowData(DataModule):
 
     def _examples(self, rows: list[Row], split: SplitName) -> Split:
         examples = self.examples(rows, split)
-        assert split == "train" or len(examples) == len(rows)
+        assert split in ("train", "val") or len(examples) == len(rows)
         return examples
 
     def _to_predict(self) -> SplitName:
@@ -147,13 +147,20 @@ class RowData(DataModule):
     def held_out_order(self, rows: list[Row]) -> NDArray[np.int64]:
         """The order in which rows are taken for test, then for validation, then to train on: any, by ``split_seed``.
 
+        Rows that are ``kept_together`` stand in their own order.
+
         Shape:
             - output: (len(rows),), their numbers
         """
-        return np.random.default_rng(self.split_seed).permutation(len(rows))
+        generator = np.random.default_rng(self.split_seed)
+        if (shared := self.kept_together(rows)) is None:
+            return generator.permutation(len(rows))
+        known = list(dict.fromkeys(shared))
+        places = dict(zip(known, generator.permutation(len(known)), strict=True))
+        return np.argsort([places[key] for key in shared], kind="stable")
 
     def kept_together(self, rows: list[Row]) -> Sequence[Any] | None:
-        """What rows share that must be in one split, and so stand together in ``held_out_order``; None for nothing."""
+        """What rows share that must be in one split; None for nothing."""
         return None
 
     def _fractions(self) -> dict[HeldOut, float]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lt_cli.data.base import SplitName
+from lt_cli.data.json_documents import document_of, value_of
 from lt_cli.data.row_sources import FileRows
-from lt_cli.data.rows import Row, read_text
-from lt_cli.errors import UserError, did_you_mean
+from lt_cli.data.rows import Row
+from lt_cli.errors import UserError
 
 OF_THE_PARAGRAPH = ("title", "context")
 """Fields of a row that are not the question's own."""
@@ -44,7 +45,7 @@ class SquadFiles(FileRows):
     def read(self, path: Path, *, unlabeled: bool) -> list[Row]:
         """The questions of one file, with title and context; ``answers`` is None where nothing is said of any."""
         rows: dict[str, Row] = {}
-        for found in _questions(path, _document(path)):
+        for found in _questions(path, document_of(path, "a JSON object with data")):
             fields = found.question
             key, place = fields["id"], f"{path}, question {fields['id']}"
             if key in rows:
@@ -62,7 +63,7 @@ class SquadFiles(FileRows):
         """The split's file with the rows' answers, and answers.json."""
         path = self.file(split) or self.file("train")
         assert path is not None
-        document = _document(path)
+        document = document_of(path, "a JSON object with data")
         predicted = {row["id"]: row for row in rows}
         for article in document["data"]:
             for paragraph in article["paragraphs"]:
@@ -94,45 +95,17 @@ def _with_answers(question: dict[str, Any], row: dict[str, Any]) -> dict[str, An
     return question
 
 
-def _document(path: Path) -> dict[str, Any]:
-    text = read_text(path)
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno} is not JSON: {error.msg}, column {error.colno}") from error
-    try:
-        json.dumps(document, ensure_ascii=False).encode()  # as it is written back
-    except UnicodeEncodeError as error:  # JSON can spell what no UTF-8 file can have
-        raise UserError(f"{path} has half a character, {error.object[error.start]!r}: mend it") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path} must be a JSON object with data, {{…}}, not {text.strip():.40}")
-    return document
-
-
 def _questions(path: Path, document: dict[str, Any]) -> Iterator[_Question]:
     """All of a document, in order, each with the keys that it needs."""
-    for i, article in enumerate(_field(path, "", document, "data", list)):
+    for i, article in enumerate(value_of(path, "", document, "data", list)):
         in_article = f"data[{i}]"
-        for j, paragraph in enumerate(_field(path, in_article, article, "paragraphs", list)):
+        for j, paragraph in enumerate(value_of(path, in_article, article, "paragraphs", list)):
             in_paragraph = f"{in_article}.paragraphs[{j}]"
-            context = _field(path, in_paragraph, paragraph, "context", str)
+            context = value_of(path, in_paragraph, paragraph, "context", str)
             if not context.strip():
                 raise UserError(f"{path}: {in_paragraph}.context is empty: fill it, or leave the paragraph out")
-            for k, question in enumerate(_field(path, in_paragraph, paragraph, "qas", list)):
+            for k, question in enumerate(value_of(path, in_paragraph, paragraph, "qas", list)):
                 place = f"{in_paragraph}.qas[{k}]"
                 for name in ("id", "question"):
-                    _field(path, place, question, name, str)
+                    value_of(path, place, question, name, str)
                 yield _Question(question, context, article.get("title", ""), place)
-
-
-def _field(path: Path, place: str, holder: Any, name: str, kind: type) -> Any:
-    """What an object of the document has under a name, which must be of a kind."""
-    within = f"{path}: {place}" if place else str(path)
-    if not isinstance(holder, dict):
-        raise UserError(f"{within} must be an object, {{…}}, not {holder!r:.40}")
-    if name not in holder:
-        raise UserError(f"{within} has no {name!r}, only {', '.join(holder) or 'nothing'}{did_you_mean(name, holder)}")
-    if not isinstance(holder[name], kind):
-        wanted = "a list" if kind is list else "text"
-        raise UserError(f"{within}{'.' if place else ' '}{name} must be {wanted}, not {holder[name]!r:.40}")
-    return holder[name]

@@ -22,9 +22,10 @@ class TextPairs(Examples):
 
     Args:
         ids: Tokens of each source.
+        types: Kind of each of these tokens; None where a source is one text.
         pad_id: Fills the ends of shorter sources; nothing ever reads it.
         targets: Their targets; None in predict.
-        references: The targets' texts; None where nothing is scored against them.
+        references: The targets' texts, or several for each; None where nothing is scored against them.
 
     Attributes:
         lengths: Tokens of each row, source and target.
@@ -34,22 +35,28 @@ class TextPairs(Examples):
     def __init__(
         self,
         ids: Sequence[NDArray[np.int32]],
+        types: Sequence[NDArray[np.int32]] | None = None,
         *,
         pad_id: int,
         targets: Targets | None,
-        references: Sequence[str] | None,
+        references: Sequence[str] | Sequence[Sequence[str]] | None,
     ) -> None:
         """Joins the sources."""
-        super().__init__(ids, [np.zeros_like(row) for row in ids], pad_id=pad_id, columns={})
+        self.has_types = types is not None
+        super().__init__(ids, types or [np.zeros_like(row) for row in ids], pad_id=pad_id, columns={})
         self.targets, self.references = targets, references
         self.source_sizes = self.lengths
         if targets is not None:
             self.lengths = self.lengths + targets.sizes
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
-        """``index`` (B,); ``input_ids`` and ``attention_mask`` (B, S); ``labels`` (B, T); ``references``, texts."""
+        """``index`` (B,); ``input_ids`` and ``attention_mask`` (B, S); ``labels`` (B, T); ``references``, texts.
+
+        ``token_type_ids`` (B, S) where there are kinds of tokens.
+        """
         batch = super().batch(rows, epoch)
-        del batch["token_type_ids"]  # a source is one text
+        if not self.has_types:
+            del batch["token_type_ids"]
         if self.targets is not None:
             batch["labels"] = self.targets.labels(rows)
         if self.references is not None:
