@@ -130,4 +130,5 @@ def blocks(config: Path) -> str:
         "model_type: t5": "encoder.block",
         "model_type: vit": "vit.layers",
     }
-    return "backbone." + next((name for model, name in names.items() if model in text), "blocks")
+    within = "backbone.text." if "VideoText" in text else "backbone."
+    return within + next((name for model, name in names.items() if model in text), "blocks")

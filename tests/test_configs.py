@@ -29,6 +29,8 @@ SMALL_CHOICES = ["--data.source=toys.Riddles", "--data.text_column=context", "--
 SMALL_CHOICES += ["--data.choice_columns=null", "--data.choices_column=choices"]
 SMALL_QUESTIONS = ["--data.source=toys.Questions", "--data.max_seq_len=64", "--data.stride=16"]
 SMALL_QUESTIONS += ["--data.max_question_len=16"]
+SMALL_DIALOGS = ["--data.source=lt_cli.data.scenes.Scenes", "--data.features=lt_cli.data.scenes.SceneFrames"]
+SMALL_DIALOGS += ["--model.backbone.video_dim=192", "--data.max_seq_len=256"]
 SMALL_PAIRS = ["--data.source=toys.Beginnings", "--data.source_column=source", "--data.target_column=target"]
 SMALL_PAIRS += ["--data.max_target_len=16", "--model.max_new_tokens=4", "--data.val_fraction=null"]
 SMALL_PAIRS += ["--data.test_fraction=null"]
@@ -47,6 +49,8 @@ def tiny(config: str, folder: Path) -> list[str]:
         return SMALL_PALETTE
     if "LabeledImages" in config:
         return small_pictures(config, folder)
+    if "AvsdFiles" in config:
+        return [*SMALL_DIALOGS, *small_gpt2(folder, "--model.backbone.text.pretrained")]
     if "pretrained: " not in config:
         return []
     if "TextToText" in config:
@@ -62,6 +66,11 @@ def tiny(config: str, folder: Path) -> list[str]:
         "PackedText": SMALL_TEXT,
     }
     return pretrained + next(small for data, small in toys.items() if data in config)
+
+
+def small_gpt2(folder: Path, option: str) -> list[str]:
+    """Weights and tokenizer of a small GPT-2."""
+    return [f"{option}={pretrained_gpt2(folder)}", f"--data.tokenizer.path={folder}"]
 
 
 def small_pictures(config: str, folder: Path) -> list[str]:
