@@ -55,7 +55,7 @@ def execute(command: str) -> None:
         return
     given = {word.split("=")[0] for word in arguments}
     tiny = dict(TINY) | {
-        "--trainer.val_check_interval" if re.search("cifar|lm_", command) else "--trainer.check_val_every_n_epoch": "1"
+        "--trainer.val_check_interval" if re.search("cifar|lm_|avsd", command) else "--trainer.check_val_every_n_epoch": "1"
     }
     if "lm_gpt2" in command:
         tiny |= {"--model.backbone.pretrained": "MODEL", "--data.tokenizer.path": "MODEL"}
