@@ -161,6 +161,9 @@ def test_two_processes(config: Path, two_processes: Path) -> None:
     together = validated(only_run(config.stem, two_processes))
     assert together.keys() == scores.keys()
     assert together == pytest.approx(scores, rel=1e-3)
+    curve = losses(only_run(config.stem, two_processes))
+    assert curve == pytest.approx(losses(only_run(config.stem)), abs=1e-5)
+    assert len(curve) > 1
     tested = run(["test", f"--ckpt_path={last}", "--data.batch_size=64", *TEST_ALL]).trainer.callback_metrics
     shared = json.loads((two_processes / f"{config.stem}.json").read_text())
     assert shared == pytest.approx({name: value.item() for name, value in tested.items()}, rel=1e-4)
@@ -175,6 +178,12 @@ def validated(directory: Path) -> dict[str, float]:
     rows = list(csv.DictReader((directory / "metrics.csv").open()))
     last = next(row for row in reversed(rows) if row["val/loss"])
     return {name: float(value) for name, value in last.items() if name.startswith("val/") and value}
+
+
+def losses(directory: Path) -> list[float]:
+    """The loss of every validation."""
+    rows = csv.DictReader((directory / "metrics.csv").open())
+    return [float(row["val/loss"]) for row in rows if row["val/loss"]]
 
 
 def test_two_processes_killed_and_resumed_are_bit_identical(config: Path, two_processes: Path) -> None:

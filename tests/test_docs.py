@@ -54,9 +54,8 @@ def execute(command: str) -> None:
             run(arguments)
         return
     given = {word.split("=")[0] for word in arguments}
-    tiny = dict(TINY) | {
-        "--trainer.val_check_interval" if re.search("cifar|lm_|avsd", command) else "--trainer.check_val_every_n_epoch": "1"
-    }
+    interval = "val_check_interval" if re.search("cifar|lm_|avsd", command) else "check_val_every_n_epoch"
+    tiny = dict(TINY) | {f"--trainer.{interval}": "1"}
     if "lm_gpt2" in command:
         tiny |= {"--model.backbone.pretrained": "MODEL", "--data.tokenizer.path": "MODEL"}
         tiny |= {"--data.source": "configs/data/text_files.yaml", "--data.source.path": "TEXT"}
