@@ -370,7 +370,8 @@ CLASSIFICATION = {
     ),
     "--model.backbone=lt_cli.backbones.huggingface.HuggingFaceCausalLM": (
         "pretrained and architecture are both None, at least one is required: add "
-        "--model.backbone.init_args.pretrained=NAME or --model.backbone.init_args.architecture.model_type=TYPE"
+        "--model.backbone.init_args.pretrained=NAME or --model.backbone.init_args.architecture.model_type=TYPE; in "
+        "VideoText, --model.backbone.init_args.text.init_args.pretrained=NAME"
     ),
     "--model.backbone=lt_cli.reuse.causal_backbone": "--model.backbone.path must be given",
     "--model.backbone.start_token=false": (

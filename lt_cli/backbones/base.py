@@ -22,6 +22,8 @@ class Backbone(nn.Module, ABC):
         given: Names of those weights that building it anew brings back as they were, so that a checkpoint leaves
             them out; of the state_dict of the backbone.
         given_fingerprint: What tells these weights from others, or None where there are none.
+        sizes_at: Where among its arguments are those of sizes and weights, for messages: in a backbone within, such as
+            ``text.init_args.``
     """
 
     embed_dim: int
@@ -29,6 +31,7 @@ class Backbone(nn.Module, ABC):
     rebuild_config: dict[str, Any] | None = None
     given: frozenset[str] = frozenset()
     given_fingerprint: str | None = None
+    sizes_at: str = ""
 
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -96,12 +99,10 @@ class TokenBackbone(Backbone):
     Attributes:
         vocab_size: Tokens it knows; their ids are [0, vocab_size).
         max_seq_len: Longest input, in tokens, a start token included.
-        sizes_at: Where among its arguments these two are, for messages: those of a backbone within, ``text.init_args.``
     """
 
     vocab_size: int
     max_seq_len: int
-    sizes_at: str = ""
 
 
 class EncoderBackbone(TokenBackbone):

@@ -74,14 +74,16 @@ def build_config(
     if pretrained is None and architecture is None:
         raise UserError(
             "pretrained and architecture are both None, at least one is required: add "
-            "--model.backbone.init_args.pretrained=NAME or --model.backbone.init_args.architecture.model_type=TYPE"
+            "--model.backbone.init_args.pretrained=NAME or --model.backbone.init_args.architecture.model_type=TYPE; in "
+            "VideoText, --model.backbone.init_args.text.init_args.pretrained=NAME"
         )
     settings, changes = {}, dict(architecture or {})
     if pretrained is not None:
         if Path(pretrained).is_absolute() and not Path(pretrained).is_dir():
             raise UserError(
                 f"pretrained ({pretrained!r}) must be a local directory or a name on a hub within reach: "
-                "there is no such directory; say where it is with --model.backbone.init_args.pretrained=DIRECTORY"
+                "there is no such directory; say where it is with --model.backbone.init_args.pretrained=DIRECTORY; in "
+                "VideoText, --model.backbone.init_args.text.init_args.pretrained=DIRECTORY"
             )
         with user_error(f"pretrained ({pretrained!r}) must be a local directory or a name on a hub within reach"):
             settings = settings_of(AutoConfig.from_pretrained(pretrained, trust_remote_code=False))

@@ -230,7 +230,8 @@ class Task(LightningModule, ABC):
             scalars |= self.of_loss(scalars["loss"], stage)
         for name, value in scalars.items():
             weight = None if stage == "train" else weights.get(name)
-            count = len(batch["index"]) if weight is None else int(weight)
+            # where there is nothing to take a mean over, next to nothing, as Lightning divides by the sum
+            count = len(batch["index"]) if weight is None else int(weight) or 1e-9
             self.log(
                 f"{stage}/{name}",
                 value,
@@ -239,7 +240,7 @@ class Task(LightningModule, ABC):
                 on_epoch=stage != "train",
                 sync_dist=stage != "train",
                 # times the processes, as Lightning divides by them, in whole numbers
-                batch_size=count * self.trainer.world_size,
+                batch_size=count * self.trainer.world_size,  # type: ignore[arg-type]
             )
         if f"{stage}_metrics" in self.metrics:
             metrics = self.metrics[f"{stage}_metrics"]
@@ -378,7 +379,7 @@ class Task(LightningModule, ABC):
             raise UserError(
                 f"the checkpoint{self._file()} was trained over weights with the fingerprint {before}, and those that "
                 f"the backbone has been given have {now}: bring back the former, or say where they are with "
-                "--model.backbone.init_args.pretrained=DIRECTORY"
+                f"--model.backbone.init_args.{self.backbone.sizes_at}pretrained=DIRECTORY"
             )
         self._loaded_settings = checkpoint.get("lt_cli", {}).get("optimizer_settings")
 
