@@ -327,10 +327,8 @@ class VideoDialogs(ExampleData):
         examples, notes = self.splits[name], self._notes[name]
         assert isinstance(examples, VideoTurns)
         fewest, middle, most = np.quantile(examples.num_frames, [0, 0.5, 1]).astype(int).tolist()
-        parts = [
-            f"{notes['dialogs']:,} dialogs; {self.describe_split(examples)}, {fewest} to {most} of them frames "
-            f"(median {middle})"
-        ]
+        frames = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,} (median {middle:,})"
+        parts = [f"{notes['dialogs']:,} dialogs; {self.describe_split(examples)}, of which {frames} are frames"]
         if notes["references"] > len(examples):
             parts.append(f"right answers: {notes['references']:,}")
         if notes["answers cut"]:

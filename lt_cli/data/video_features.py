@@ -122,7 +122,9 @@ class NpyFeatures(VideoFeatures):
 
     def _check_folders(self) -> None:
         if not self.path.is_dir():
-            raise UserError(f"path ({self.path}) must be a folder of features, and there is none: correct the path")
+            raise UserError(
+                f"features.path ({self.path}) must be a folder, and there is none: correct --data.features.path"
+            )
         for kind in self.kinds:
             if not (self.path / kind).is_dir():
                 there = sorted(folder.name for folder in self.path.iterdir() if folder.is_dir())

@@ -206,7 +206,7 @@ class TestCheck:
 
     def test_no_folder(self) -> None:
         assert message(lambda: NpyFeatures("g").check(["a"])) == (
-            "path (g) must be a folder of features, and there is none: correct the path"
+            "features.path (g) must be a folder, and there is none: correct --data.features.path"
         )
 
     def test_no_folder_of_a_kind(self) -> None:
