@@ -7,7 +7,7 @@ The challenges' features cannot be had without their download, so each video get
 words of its caption and summary, of the 250 most frequent after the first 20, each a random vector, those of a frame
 added up. Caption and summary themselves are kept from the model, a byte-level GPT or a causal language model of Hugging
 Face with its tokenizer. Prints the loss in nats per token over all answers of the validation file, and how often an
-answer's own video gives the lower one; the other video is that of another row of the batch.
+answer's own video gives the lower one; the other video is the one after it in the file.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from lt_cli.cli import run
+from lt_cli.data.video_dialogs import VideoTurns
 from lt_cli.tasks.video_dialogue import VideoDialogue
 
 DIM, FRAMES = 256, 8
@@ -42,15 +43,19 @@ def stand_ins(files: list[Path], folder: Path) -> None:
 
 
 def losses(task: VideoDialogue, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nats and tokens of each answer, with the video of the row that stands so many places before it in its batch."""
+    """Nats and tokens of each answer, with the video that comes so many places behind its own."""
     data = task.data
     assert data is not None
+    split = data.splits["val"]
+    assert isinstance(split, VideoTurns)
+    known = list(dict.fromkeys(split.videos))
+    other = dict(zip(known, known[shift:] + known[:shift], strict=True))
+    split.videos = [other[video] for video in split.videos]
     task.eval()
     nats, tokens = [], []
     with torch.no_grad():
         for batch in data.loader("val"):
-            moved = batch | {"video": batch["video"].roll(shift, 0)}
-            features = task.features_of(moved, batch["labels"])
+            features = task.features_of(batch, batch["labels"])
             for x, labels in zip(features, batch["labels"], strict=True):
                 outputs = task.loss_of(x, labels, "val")
                 nats.append(float(outputs["loss"] * outputs["weight"]))

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageOps
 
+from lt_cli.data.mapped import ManyPictures, chunk_rows, is_too_large
 from lt_cli.errors import UserError, one_line
 
 Size = tuple[int, int] | None
@@ -57,8 +58,17 @@ def state_of(files: Iterable[Path], *, written_once: bool = False) -> str | None
     return digest.hexdigest()
 
 
-def decode_once(rows: Any, where: str, size: Size, channels: int, origin: Origin) -> np.ndarray:
-    """``stack_pictures(rows, where, size, channels)``, kept in a file where that takes more than a second."""
+def decode_once(rows: Any, where: str, size: Size, channels: int, origin: Origin) -> np.ndarray | ManyPictures:
+    """``stack_pictures(rows, where, size, channels)``, kept in a file where that takes more than a second.
+
+    Within ``memory_limit``, pictures that are beyond it are not decoded yet.
+    """
+    pictures_of = _Rows(rows, where, size, channels)
+    if is_too_large(pictures_of.shape):
+        names = []
+        if origin.state is not None:  # a checkpoint says the size that a first fit found, and changes nothing by it
+            names = [_name(origin, asked, channels) for asked in dict.fromkeys([size, None])]
+        return ManyPictures(pictures_of.shape, pictures_of.chunks, names, origin.cache_dir)
     if origin.state is None:
         return stack_pictures(rows, where, size, channels)
     from lt_cli.data import cache  # which imports torch
@@ -87,39 +97,76 @@ def stack_pictures(rows: Any, where: str, size: Size, channels: int) -> np.ndarr
     Shape:
         - output: (N, H, W, C), uint8
     """
-    if channels not in (1, 3):
-        raise UserError(f"channels ({channels}) must be 1 (grey) or 3 (RGB)")
-    if size is not None and min(size) < 1:
-        raise UserError(f"size {size} must be a height and a width of at least 1 pixel")
-    if len(rows) == 0:
-        raise UserError(f"{where}: there are no pictures")
-    if isinstance(rows, np.ndarray) and rows.shape[3] == channels and size in (None, rows.shape[1:3]):
+    pictures = _Rows(rows, where, size, channels)
+    if isinstance(rows, np.ndarray) and rows.shape == pictures.shape:
         return rows
-
-    def place(row: int) -> str:
-        return str(rows[row]) if isinstance(rows[row], Path) else f"{where}, row {row}"
-
-    def decoded(row: int, picture: Any) -> np.ndarray:
-        try:
-            return decode(picture, size, channels)
-        except Exception as error:  # Pillow raises many kinds
-            raise UserError(f"{place(row)} is no readable picture ({one_line(error)}); mend or remove it") from error
-
-    first = decoded(0, rows[:1][0])
-    images = np.empty((len(rows), *first.shape), np.uint8)
-    chunk = 256  # one at a time, small pictures would make the threads wait for each other
-
-    def fill(start: int) -> None:
-        for row, picture in enumerate(rows[start : start + chunk], start):
-            image = decoded(row, picture)
-            if image.shape != first.shape:
-                sizes = "{}x{} pixels, {} has {}x{}".format(*image.shape[:2], place(0), *first.shape[:2])
-                raise UserError(f"{place(row)} has {sizes}: set size to the height and width that all shall have")
-            images[row] = image
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(fill, range(0, len(rows), chunk)))
+    images = np.empty(pictures.shape, np.uint8)
+    pictures.fill(images, 0)
     return images
+
+
+class _Rows:
+    """Rows that decode to pictures of one size; the arguments are those of ``stack_pictures``.
+
+    Attributes:
+        shape: (N, H, W, C).
+    """
+
+    def __init__(self, rows: Any, where: str, size: Size, channels: int) -> None:
+        """Decodes at most the first one, where nothing else says the size."""
+        if channels not in (1, 3):
+            raise UserError(f"channels ({channels}) must be 1 (grey) or 3 (RGB)")
+        if size is not None and min(size) < 1:
+            raise UserError(f"size {size} must be a height and a width of at least 1 pixel")
+        if len(rows) == 0:
+            raise UserError(f"{where}: there are no pictures")
+        self._rows, self._where, self._size, self._channels = rows, where, size, channels
+        if size is None:
+            size = rows.shape[1:3] if isinstance(rows, np.ndarray) else self._decode(0, rows[:1][0]).shape[:2]
+        self.shape = (len(rows), *size, channels)
+
+    def fill(self, images: np.ndarray, start: int) -> None:
+        """Decodes as many pictures as the array has, in several threads, from this row on."""
+        step = min(
+            256, -(-len(images) // 8)
+        )  # one at a time, small pictures would make the threads wait for each other
+
+        def fill(offset: int) -> None:
+            stop = min(offset + step, len(images))
+            for row, picture in enumerate(self._rows[start + offset : start + stop], offset):
+                image = self._decode(start + row, picture)
+                if image.shape != self.shape[1:]:
+                    theirs, place = "{}x{}".format(*self.shape[1:3]), self._place(0)
+                    sizes = "{}x{} pixels, {} has {}".format(*image.shape[:2], place, theirs)
+                    cure = "set size to the height and width that all shall have"
+                    raise UserError(f"{self._place(start + row)} has {sizes}: {cure}")
+                images[row] = image
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            list(pool.map(fill, range(0, len(images), step)))
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Decodes all, some at a time."""
+        step = chunk_rows(self.shape)
+        for start in range(0, self.shape[0], step):
+            images = np.empty((min(step, self.shape[0] - start), *self.shape[1:]), np.uint8)
+            self.fill(images, start)
+            yield images
+
+    def _decode(self, row: int, picture: Any) -> np.ndarray:
+        try:
+            return decode(picture, self._size, self._channels)
+        except Exception as error:  # Pillow raises many kinds
+            said = f"{self._place(row)} is no readable picture ({one_line(error)}); mend or remove it"
+            raise UserError(said) from error
+
+    def _place(self, row: int) -> str:
+        return str(self._rows[row]) if isinstance(self._rows[row], Path) else f"{self._where}, row {row}"
+
+
+def _name(origin: Origin, size: Size, channels: int) -> str:
+    parts = [origin.place, origin.state, size, channels, VERSION, PIL.__version__]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def decode(picture: Any, size: Size, channels: int) -> np.ndarray:

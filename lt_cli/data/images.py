@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lt_cli.data.decode import Origin, Size, decode, decode_once, stack_pictures, state_of
+from lt_cli.data.mapped import ManyPictures
 from lt_cli.errors import UserError, one_line
 
 TrainOrTest = Literal["train", "test"]
@@ -23,25 +24,31 @@ class ImageSet:
     """The pictures of one split, and what is known about them.
 
     Attributes:
-        images: (N, H, W, C), uint8; C is 1 (grey) or 3 (RGB).
+        images: (N, H, W, C), uint8; C is 1 (grey) or 3 (RGB). ``ManyPictures`` only within ``memory_limit``.
         labels: (N,), int64 in [0, number of classes), or None where pictures have no labels.
         label_names: Class names in the order of their indices, or None.
         names: File names relative to the source's root, or None where pictures are not files.
+        rows: Which of ``images`` these are; None for all. Labels and names are those of these rows.
     """
 
-    images: np.ndarray
+    images: np.ndarray | ManyPictures
     labels: np.ndarray | None = None
     label_names: list[str] | None = None
     names: list[str] | None = None
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of pictures."""
-        return len(self.images)
+        return len(self.images if self.rows is None else self.rows)
 
     def take(self, rows: np.ndarray) -> "ImageSet":
-        """The pictures with these row numbers, in this order."""
+        """The pictures with these row numbers, in this order; copied where they are in memory."""
         labels = None if self.labels is None else self.labels[rows]
         names = None if self.names is None else [self.names[row] for row in rows]
+        if isinstance(self.images, ManyPictures):
+            return ImageSet(
+                self.images, labels, self.label_names, names, rows if self.rows is None else self.rows[rows]
+            )
         return ImageSet(self.images[rows], labels, self.label_names, names)
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from lt_cli.data.cache import cached
+from lt_cli.data.mapped import ManyPictures
 from lt_cli.data.quantize import MAX_COLORS, color_codes
 from lt_cli.errors import UserError
 
@@ -21,7 +22,8 @@ class Palette(ABC):
 
     Attributes:
         num_colors: Number of colours, or None where a file says it.
-        learned: Whether ``fit`` looks at the pictures' pixels, so that its result is worth keeping.
+        learned: Whether ``fit`` looks at the pictures' pixels, so that its result is worth keeping. Where it does
+            not, a blank picture may stand for pictures of which there are too many for memory.
         version: Raised when the same arguments come to give other colours, so that kept ones are not used.
     """
 
@@ -139,12 +141,12 @@ class PaletteFile(Palette):
         return (colors + 1) / 2 if (colors < 0).any() else colors
 
 
-def fit_cached(palette: Palette, images: np.ndarray, cache_dir: Path | None) -> np.ndarray:
+def fit_cached(palette: Palette, images: np.ndarray | ManyPictures, cache_dir: Path | None) -> np.ndarray:
     """``palette.fit(images)``, kept in a file where it is learned; safe while other runs do the same.
 
     Args:
         palette: The palette.
-        images: Training pictures.
+        images: Training pictures; of many, those that are ``first``, which are decoded only where no file is there.
         cache_dir: Directory of the file; None for ``$XDG_CACHE_HOME/lt_cli``, by default ~/.cache/lt_cli.
 
     Shape:
@@ -152,12 +154,28 @@ def fit_cached(palette: Palette, images: np.ndarray, cache_dir: Path | None) -> 
         - output: (K, C), float32 in [0, 1]
     """
     if not palette.learned:
-        return palette.fit(images)
+        return palette.fit(images) if isinstance(images, np.ndarray) else _fit_blank(palette, images.shape)
     cls = type(palette)
     key = [cls.__module__, cls.__qualname__, cls.version, vars(palette), images.shape]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode())
-    digest.update(np.ascontiguousarray(images).data)
-    return cached("palette", digest.hexdigest(), lambda: {"colors": palette.fit(images)}, cache_dir)["colors"]
+    if isinstance(images, ManyPictures):
+        digest.update(images.names()[0].encode())
+        digest.update(images.first.data)
+    else:
+        digest.update(np.ascontiguousarray(images).data)
+
+    def fit() -> dict[str, np.ndarray]:
+        return {"colors": palette.fit(images if isinstance(images, np.ndarray) else images.first_pictures())}
+
+    return cached("palette", digest.hexdigest(), fit, cache_dir)["colors"]
+
+
+def _fit_blank(palette: Palette, shape: tuple[int, ...]) -> np.ndarray:
+    """What a palette chooses that does not look at pixels; refuses one that does, as it would see none."""
+    black, white = (palette.fit(np.full((1, *shape[1:]), level, np.uint8)) for level in (0, 255))
+    if not np.array_equal(black, white):
+        raise UserError(f"{type(palette).__name__} looks at pixels: it must have the class attribute learned = True")
+    return black
 
 
 def _means(colors: np.ndarray, weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

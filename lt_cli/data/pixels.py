@@ -13,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lt_cli.data.base import Batch, DataModule, run_seed
+from lt_cli.data.base import Batch, DataModule, SplitName, run_seed
 from lt_cli.data.images import ImageSet, ImageSource
+from lt_cli.data.mapped import ManyPictures, is_too_large, memory_limit
 from lt_cli.data.palette import Palette, fit_cached
 from lt_cli.data.quantize import NearestColors, dequantize
 from lt_cli.errors import UserError
@@ -22,6 +23,9 @@ from lt_cli.pictures import grid, save_png
 
 PICTURED_ROWS = 32
 """Rows that the picture of predictions shows; the .npz holds them all."""
+STAGES: dict[str, list[SplitName]] = {"fit": ["train", "val"], "validate": ["val"]}
+STAGES |= {"test": ["test"], "predict": ["predict"]}
+"""Which splits a stage of the trainer needs."""
 
 
 class CropFlip:
@@ -82,20 +86,28 @@ def _crops(size: int, padding: int, flip: bool) -> Tensor:
 
 
 class TokenSplit:
-    """Token sequences of one split, as small integers in memory, with labels where the pictures have them.
+    """Token sequences of one split, as small integers, with labels where the pictures have them.
 
     Args:
-        tokens: (N, H * W), uint8 or int16.
+        tokens: (N, H * W), uint8 or int16; of all pictures that a part was taken of, where ``images`` has ``rows``.
         images: The pictures' labels and names.
         shape: (H, W).
         augment: Applied to training rows.
+        file: What the tokens are mapped from; None where they are in memory.
     """
 
     def __init__(
-        self, tokens: NDArray[Any], images: ImageSet, shape: tuple[int, int], augment: CropFlip | None = None
+        self,
+        tokens: NDArray[Any],
+        images: ImageSet,
+        shape: tuple[int, int],
+        augment: CropFlip | None = None,
+        file: Path | None = None,
     ) -> None:
         """Keeps the tokens and lets go of the pixels."""
         self.tokens = torch.from_numpy(tokens)
+        self.rows = None if images.rows is None else torch.from_numpy(images.rows)
+        self.file = file
         self.labels = None if images.labels is None else torch.from_numpy(images.labels)
         self.names = images.names
         self.shape = shape
@@ -103,12 +115,12 @@ class TokenSplit:
 
     def __len__(self) -> int:
         """Number of pictures."""
-        return len(self.tokens)
+        return len(self.tokens if self.rows is None else self.rows)
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
         """``index`` (B,), ``input_ids`` (B, H * W), and ``labels`` (B,) where there are any."""
         index = torch.from_numpy(np.array(rows, np.int64))  # a third of the time that torch takes for a list
-        tokens = self.tokens.index_select(0, index)
+        tokens = self.tokens.index_select(0, index if self.rows is None else self.rows.index_select(0, index))
         if self.augment is not None:
             tokens = self.augment(tokens.view(-1, *self.shape), index, epoch).flatten(1)
         batch = {"index": index, "input_ids": tokens.long()}
@@ -130,6 +142,8 @@ class PixelData(DataModule):
         crop_padding: Pixels by which training pictures are reflect-padded before a random crop; 0 for no crop.
         flip: Whether half of the training pictures are mirrored.
         predict_source: Pictures for predict; null takes the test split, or validation where there is none.
+        memory_limit: GiB of decoded pictures up to which a set is kept in memory; a larger one becomes a file of tokens
+            in the cache directory, of which batches read what they need. 0 makes a file of every set.
         batch_size: Pictures per batch and process.
         num_workers: Processes that fetch batches; 0 is fastest for tokens in memory.
 
@@ -149,6 +163,7 @@ class PixelData(DataModule):
         crop_padding: int = 0,
         flip: bool = False,
         predict_source: ImageSource | None = None,
+        memory_limit: float = 4.0,
         batch_size: int = 64,
         num_workers: int = 0,
     ) -> None:
@@ -160,10 +175,13 @@ class PixelData(DataModule):
             raise UserError(f"split_seed ({split_seed}) must not be negative")
         if crop_padding < 0:
             raise UserError(f"crop_padding ({crop_padding}) must not be negative")
+        if not memory_limit >= 0:
+            raise UserError(f"memory_limit ({memory_limit}) must not be negative")
         self.source, self.palette, self.predict_source = source, palette, predict_source
         self.size, self.channels = size, channels
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.crop_padding, self.flip = crop_padding, flip
+        self.memory_limit = memory_limit
         self.centroids: NDArray[np.float32] | None = None
         self.image_shape: tuple[int, int] | None = None
         self._loaded: dict[str, ImageSet] = {}
@@ -179,28 +197,25 @@ class PixelData(DataModule):
         return None if self.image_shape is None else self.image_shape[0] * self.image_shape[1]
 
     def prepare_data(self) -> None:
-        """Downloads, and fits and caches the palette, on one process."""
+        """Downloads, fits and caches the palette, and writes what is too large for memory, on one process."""
         self.source.prepare()
         if self.predict_source is not None:
             self.predict_source.prepare()
         if self.centroids is None and self.palette.learned:
             self._fit_palette()
+        stage = None if self.trainer is None else self.trainer.state.fn
+        wanted = [] if stage is None else [name for name in STAGES[stage] if name not in self.splits]
+        if many := [name for name in wanted if isinstance(self._images(name).images, ManyPictures)]:
+            nearest = self._nearest_colors()
+            for name in many:  # other processes wait for this hook as long as it takes, which they do for no other
+                self._tokenize(name, nearest)
 
     def setup(self, stage: str) -> None:
         """Quantises the splits that the stage needs and does not have yet."""
-        if self.centroids is None:
-            self._fit_palette()
-        if self.palette.num_colors not in (None, self.vocab_size):
-            raise UserError(
-                f"the palette has {self.palette.num_colors} colours, the run that goes on learned {self.vocab_size}: "
-                f"set --data.palette.num_colors={self.vocab_size}, or start a new run"
-            )
-        assert self.centroids is not None
-        nearest = NearestColors(self.centroids)
-        wanted = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}
-        for name in wanted[stage]:
+        nearest = self._nearest_colors()
+        for name in STAGES[stage]:
             if name not in self.splits:
-                self.splits[name] = self._tokenize(name, nearest)  # type: ignore[index]
+                self.splits[name] = self._tokenize(name, nearest)
         self._loaded.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -227,13 +242,16 @@ class PixelData(DataModule):
     def describe(self) -> list[str]:
         """Sizes, and label counts of each split."""
         lines = []
-        for name, split in self.splits.items():
-            assert isinstance(split, TokenSplit)
+        splits = {name: split for name, split in self.splits.items() if isinstance(split, TokenSplit)}
+        for name, split in splits.items():
             line = f"{name}: {len(split):,} pictures"
             if split.labels is not None and self.label_names is not None:
                 counts = Counter(split.labels.tolist())
                 line += " · " + " ".join(f"{label} {counts[i]:,}" for i, label in enumerate(self.label_names))
             lines.append(line)
+        for file in dict.fromkeys(split.file for split in splits.values() if split.file is not None):
+            names = ", ".join(name for name, split in splits.items() if split.file == file)
+            lines.append(f"{names}: {file.stat().st_size:,} bytes of tokens, mapped from {file}")
         if self.image_shape is not None:
             lines.append("each {} × {}, {} colours".format(*self.image_shape, self.vocab_size))
         return lines
@@ -269,10 +287,18 @@ class PixelData(DataModule):
         return [save_png(sheet, directory / "completions.png"), directory / "completions.npz"]
 
     def _fit_palette(self) -> None:
-        if self.palette.learned:
-            self.centroids = fit_cached(self.palette, self._images("train").images, self.source.cache_dir)
-        else:
-            self.centroids = self.palette.fit(self._images("train").images)
+        self.centroids = fit_cached(self.palette, self._images("train").images, self.source.cache_dir)
+
+    def _nearest_colors(self) -> NearestColors:
+        if self.centroids is None:
+            self._fit_palette()
+        if self.palette.num_colors not in (None, self.vocab_size):
+            raise UserError(
+                f"the palette has {self.palette.num_colors} colours, the run that goes on learned {self.vocab_size}: "
+                f"set --data.palette.num_colors={self.vocab_size}, or start a new run"
+            )
+        assert self.centroids is not None
+        return NearestColors(self.centroids)
 
     def _images(self, name: str) -> ImageSet:
         """The pictures of a split; train and val are parts of the source's training pictures."""
@@ -283,17 +309,24 @@ class PixelData(DataModule):
                 self._loaded[name] = self._load(self.source, "test")
             elif self.predict_source is not None:
                 source = self.predict_source
-                images = source.load("test", self._target_size(), self.channels)
+                images = self._load_any(source, "test")
                 self._loaded[name] = images if images is not None else self._load(source, "train")
             else:
-                images = self.source.load("test", self._target_size(), self.channels)
+                images = self._load_any(self.source, "test")
                 self._loaded[name] = images if images is not None else self._images("val")
         return self._loaded[name]
 
     def _load(self, source: ImageSource, split: Literal["train", "test"]) -> ImageSet:
-        images = source.load(split, self._target_size(), self.channels)
+        images = self._load_any(source, split)
         if images is None:
             raise UserError(f"{type(source).__name__} has no {split} pictures")
+        return images
+
+    def _load_any(self, source: ImageSource, split: Literal["train", "test"]) -> ImageSet | None:
+        with memory_limit(self.memory_limit * 2**30):
+            images = source.load(split, self._target_size(), self.channels)
+            if images is not None and isinstance(images.images, np.ndarray) and is_too_large(images.images.shape):
+                images = replace(images, images=ManyPictures.of(images.images, source.cache_dir))
         return images
 
     def _target_size(self) -> tuple[int, int] | None:
@@ -312,7 +345,10 @@ class PixelData(DataModule):
             self.image_shape = (images.images.shape[1], images.images.shape[2])
         if self.label_names is None:
             self.label_names = images.label_names
-        return {"train": images.take(np.sort(order[num_val:])), "val": images.take(np.sort(order[:num_val]))}
+        train, val = np.sort(order[num_val:]), np.sort(order[:num_val])
+        if isinstance(images.images, ManyPictures):
+            images.images.first = train
+        return {"train": images.take(train), "val": images.take(val)}
 
     def _tokenize(self, name: str, nearest: NearestColors) -> TokenSplit:
         images = self._images(name)
@@ -332,4 +368,8 @@ class PixelData(DataModule):
                     f"crop_padding ({self.crop_padding}) must be less than the pictures' side ({min(shape)})"
                 )
             augment = CropFlip(num_rows=len(images), padding=self.crop_padding, flip=self.flip, seed=run_seed())
-        return TokenSplit(nearest.quantize(images.images), images, shape, augment)
+        if isinstance(images.images, np.ndarray):
+            return TokenSplit(nearest.quantize(images.images), images, shape, augment)
+        checks = self.trainer is None or self.trainer.local_rank == 0
+        tokens, file = images.images.tokens(nearest, checks)
+        return TokenSplit(tokens, images, shape, augment, file)

@@ -5,6 +5,7 @@ Shapes: N pictures, H x W pixels, C channels (1 grey, 3 RGB), K colours.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,11 @@ def dequantize(tokens: np.ndarray, centroids: np.ndarray, height: int, width: in
     colors: np.ndarray = np.rint(255 * centroids).astype(np.uint8)
     images: np.ndarray = colors[tokens].reshape(*tokens.shape[:-1], height, width, centroids.shape[1])
     return images
+
+
+def token_type(num_colors: int) -> type[np.integer[Any]]:
+    """The smallest type that tells so many colours apart."""
+    return np.uint8 if num_colors <= 256 else np.int16
 
 
 def color_codes(images: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -53,6 +59,9 @@ class NearestColors:
     Args:
         centroids: The palette: (K, C), in [0, 1].
 
+    Attributes:
+        centroids: The same.
+
     Raises:
         UserError: If the palette is too large.
     """
@@ -61,6 +70,7 @@ class NearestColors:
         """Fills in nothing yet."""
         if len(centroids) > MAX_COLORS:
             raise UserError(f"the palette has {len(centroids)} colours; it must have at most {MAX_COLORS}")
+        self.centroids = centroids
         self._channels = centroids.shape[1]
         self._colors: np.ndarray = centroids.astype(np.float64).T  # (C, K)
         self._tokens = np.full(256**self._channels, -1, np.int16)
@@ -80,8 +90,7 @@ class NearestColors:
         channels = images.shape[-1]
         if self._channels != channels:
             raise UserError(f"the palette has {self._channels} channels, the pictures have {channels}: set both alike")
-        dtype = np.uint8 if self._colors.shape[1] <= 256 else np.int16
-        tokens = np.empty((len(images), images.shape[1] * images.shape[2]), dtype)
+        tokens = np.empty((len(images), images.shape[1] * images.shape[2]), token_type(self._colors.shape[1]))
         for rows, codes in color_codes(images):
             found = self._tokens[codes]
             if found.min() < 0:

@@ -20,6 +20,7 @@ from toys import message
 from lt_cli.data import decode
 from lt_cli.data.decode import stack_pictures
 from lt_cli.data.images import Digits, FolderImages, HuggingFaceImages, ImageSet, TorchvisionImages
+from lt_cli.data.mapped import ManyPictures
 
 
 def colors(*shape: int, seed: int = 0) -> np.ndarray:
@@ -54,6 +55,14 @@ def test_rows_of_a_set() -> None:
     assert taken.labels is not None
     assert taken.labels.tolist() == [7, 5]
     np.testing.assert_array_equal(taken.images, images.images[[2, 0]])
+
+
+def test_rows_of_many_pictures_are_numbers() -> None:
+    many = ManyPictures.of(colors(3, 2, 2, 1), None)
+    taken = ImageSet(many, np.array([5, 6, 7]), None, ["a", "b", "c"]).take(np.array([2, 0])).take(np.array([1]))
+    assert (len(taken), taken.names, taken.images) == (1, ["a"], many)
+    assert taken.rows is not None
+    assert taken.rows.tolist() == [0]
 
 
 class TestDigits:
