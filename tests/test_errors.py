@@ -23,6 +23,7 @@ from errors_of_tables import TABLE_CORPUS
 from errors_of_text import TEXT_CORPUS
 from errors_of_text_generation import GENERATION_CORPUS
 from errors_of_tokens import TOKEN_CORPUS
+from errors_of_video_dialogue import VIDEO_CORPUS
 
 from lt_cli.cli import main, run
 from lt_cli.errors import did_you_mean
@@ -61,7 +62,7 @@ def mistake(*args: str, code: int = 2) -> str:
 
 
 CORPORA = [*CORPUS, *TEXT_CORPUS, *CLASSIFICATION_CORPUS, *TOKEN_CORPUS, *QUESTION_CORPUS, *CHOICES_CORPUS]
-CORPORA += [*GENERATION_CORPUS, *TABLE_CORPUS, *IMAGE_CORPUS]
+CORPORA += [*GENERATION_CORPUS, *TABLE_CORPUS, *IMAGE_CORPUS, *VIDEO_CORPUS]
 
 
 @pytest.mark.parametrize("wrong", CORPORA, ids=str)

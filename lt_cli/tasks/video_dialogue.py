@@ -108,10 +108,9 @@ class VideoDialogue(WritingTask):
 
     def problems(self, data: DataModule) -> list[str]:
         """Sizes of tokens and frames, and whether the processes can write."""
-        found = super().problems(data)
         if not isinstance(data, VideoData):
-            return found or [f"VideoDialogue needs data such as {self.needed_data}, not {type(data).__name__}"]
-        backbone = self.backbone
+            return [f"VideoDialogue needs data such as {self.needed_data}, not {type(data).__name__}"]
+        found, backbone = super().problems(data), self.backbone
         for name, wanted, known in (
             ("video_dim", data.video_dim, backbone.video_dim),
             ("num_segments", data.num_segments, backbone.num_segments),
