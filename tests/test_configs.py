@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import yaml
 from pretrained import pretrained_bert, pretrained_gpt2, pretrained_t5, pretrained_vit, vocab_size
+from toys import Sentences
 
 from lt_cli.cli import run
+from lt_cli.data.rows import write_jsonl
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
@@ -58,6 +60,8 @@ def tiny(config: str, folder: Path) -> list[str]:
         return [*pretrained, f"--model.backbone.vocab_size={vocab_size(folder)}", *SMALL_PAIRS]
     make = pretrained_gpt2 if "gpt2" in config else pretrained_bert
     pretrained = [f"--model.backbone.pretrained={make(folder)}", f"--data.tokenizer.path={folder}"]
+    if "StreamedText" in config:
+        return [*pretrained, *small_stream(folder.parent / "stream")]
     toys = {
         "ChoiceData": SMALL_CHOICES,
         "QuestionData": SMALL_QUESTIONS,
@@ -71,6 +75,16 @@ def tiny(config: str, folder: Path) -> list[str]:
 def small_gpt2(folder: Path, option: str) -> list[str]:
     """Weights and tokenizer of a small GPT-2."""
     return [f"{option}={pretrained_gpt2(folder)}", f"--data.tokenizer.path={folder}"]
+
+
+def small_stream(folder: Path) -> list[str]:
+    """A toy's sentences in files, as a stream reads them."""
+    texts = list(Sentences().documents("train") or ())
+    folder.mkdir()
+    for part in (0, 1):
+        write_jsonl([{"text": text} for text in texts[part::2]], folder / f"{part}.jsonl")
+    options = ["--data.path=json", "--data.config_name=null", f"--data.data_files={folder}/*.jsonl"]
+    return [*options, "--data.val_documents=4", "--data.test_documents=4", "--data.max_seq_len=16"]
 
 
 def small_pictures(config: str, folder: Path) -> list[str]:
