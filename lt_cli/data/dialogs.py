@@ -91,7 +91,7 @@ def references_of(row: Row) -> list[str] | None:
     """
     found = row.fields.get(REFERENCES)
     if isinstance(found, str):
-        found = json_of(found, f"{row.place}: {REFERENCES}")
+        found = json_of(found, f"{row.place}: {REFERENCES}") if found.strip() else None
     if found is None:
         return None
     if not isinstance(found, list) or not found or not all(isinstance(text, str) and text.strip() for text in found):

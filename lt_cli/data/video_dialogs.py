@@ -292,18 +292,19 @@ class VideoDialogs(ExampleData):
                 f"{self.max_seq_len - room} or more, or take fewer frames of a video"
             )
         told = tokens[caption]
+        told_size = len(told) + 1 if len(told) else 0
         history: list[tuple[Ids, int]] = []
         wanted = before[len(before) - min(self.max_turns, len(before)) :]
         for turn in reversed(wanted):
             assert turn.answer is not None  # as only the last may be hidden
             pair = [(np.append(tokens[turn.question], end), QUESTION), (np.append(tokens[turn.answer], end), ANSWER)]
             size = sum(len(ids) for ids, _ in pair)
-            if size + len(told) + 1 > room:
+            if size + told_size > room:
                 notes["turns left out"] += 1
                 break
             history = pair + history
             room -= size
-        if len(told) + 1 > room:
+        if told_size > room:
             notes["captions cut"] += 1
             told = told[: max(0, room - 1)]
         return [*([(np.append(told, end), CAPTION)] if len(told) else []), *history, *question]
@@ -342,8 +343,9 @@ class VideoDialogs(ExampleData):
     def preview(self, batch: Batch, directory: Path) -> list[str]:
         """The first row as the model sees it, and its answer."""
         count = int(batch["num_frames"][0])
+        row = {name: batch[name][:1, count:] for name in ("input_ids", "attention_mask")}
         answer = batch["labels"][0][batch["labels"][0] != IGNORE].tolist()
         return [
-            f"a row: {count} frames, then {self.readable(batch, 0).removeprefix(' | ')[:SHOWN]!r}",
+            f"a row: {count} frames, then {self.readable(row, 0)[:SHOWN]!r}",
             f"its answer: {self.decode(answer)[:SHOWN]!r}",
         ]

@@ -918,3 +918,16 @@ def test_a_checkpoint_needs_no_tokenizer_files() -> None:
     new.prepare_data()
     new.setup("predict")
     assert torch.equal(whole(new, "predict")["input_ids"], expected["input_ids"])
+
+
+def test_without_a_caption_all_room_is_used() -> None:
+    source = Given(dialog("A", "q1", "a1", "q2", "a2"))
+    options: dict[str, Any] = {"caption_column": None, "summary_column": None, "max_target_len": 8}
+    assert said(data_of(source=source, max_seq_len=20, **options))[1] == "q1|a1|q2||"
+    assert "captions cut" not in data_of(source=source, max_seq_len=14, **options).describe()[0]
+
+
+def test_a_cell_without_references() -> None:
+    rows = [dialog("A", references=["x"]), dialog("B", "q", "a")]
+    data = data_of("test", source=TableFiles(test_path=table("t.csv", *rows)))
+    assert whole(data, "test")["references"] == [["x"], ["a"]]
