@@ -3,7 +3,7 @@
 import difflib
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 TRACEBACK = "LT_CLI_TRACEBACK"
 """Environment variable: set it to see the traceback behind a one-line error."""
@@ -37,6 +37,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question to end a message with, or nothing where no known word is close."""
     close = closest(word, known)
     return f"; did you mean {close}?" if close else ""
+
+
+def some_of(texts: Sequence[str], number: int = 8, separator: str = ", ") -> str:
+    """The first of texts, so many at most, and how many more there are."""
+    more = f" and {len(texts) - number:,} more" if len(texts) > number else ""
+    return separator.join(texts[:number]) + more
 
 
 def one_line(error: Exception) -> str:

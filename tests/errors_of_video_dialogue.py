@@ -113,7 +113,7 @@ VIDEO_CORPUS = [
     ),
     Wrong(
         [*FIT, "--model.frame_weight=-1"],
-        "frame_weight (-1.0) must be at least 0, which leaves the frames' loss out",
+        "frame_weight (-1.0) must be a finite number of at least 0, which leaves the frames' loss out",
     ),
     Wrong(
         [*FIT, "--model.max_new_tokens=25"],

@@ -12,7 +12,7 @@ from lt_cli.data.dialogs import REFERENCES
 from lt_cli.data.json_documents import document_of, value_of
 from lt_cli.data.row_sources import FileRows
 from lt_cli.data.rows import Row
-from lt_cli.errors import UserError
+from lt_cli.errors import UserError, some_of
 
 SHOWN = 3
 """Videos that a message names."""
@@ -120,7 +120,7 @@ def _references(path: Path, rows: Sequence[Row], test_path: Path) -> dict[str, l
     if without := [video for video, found in answers.items() if not found]:
         raise UserError(
             f"{path} must have an answer for each dialog of {test_path}, and has none for {len(without):,} of "
-            f"{len(answers):,}: {_some(without)}: add them, or leave these dialogs out"
+            f"{len(answers):,}: {some_of(without, SHOWN)}: add them, or leave these dialogs out"
         )
     return answers
 
@@ -147,16 +147,10 @@ def _videos(path: Path, document: dict[str, Any], known: Collection[str], test_p
             unknown.append(name)
     if unknown:
         raise UserError(
-            f"{path} has answers about {len(unknown):,} videos that {test_path} does not have: {_some(unknown)}: leave "
-            "them out, or correct their names"
+            f"{path} has answers about {len(unknown):,} videos that {test_path} does not have: "
+            f"{some_of(unknown, SHOWN)}: leave them out, or correct their names"
         )
     return videos
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first of names, and how many more there are."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _key(path: Path, place: str, holder: Any, name: str) -> str | int:

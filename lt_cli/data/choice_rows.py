@@ -4,11 +4,11 @@ from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from lt_cli.data.rows import Row, field_of
-from lt_cli.errors import UserError, did_you_mean
+from lt_cli.errors import UserError, did_you_mean, some_of
 
 LabelForm = Literal["index", "number", "name", "text"]
-SHOWN, SHOWN_LETTERS = 8, 40
-"""Labels that a message names, and how much of each."""
+SHOWN_LETTERS = 40
+"""How much of a label a message shows."""
 
 
 @runtime_checkable
@@ -109,9 +109,8 @@ def label_of(row: Row, column: str, choices: Choices, form: LabelForm) -> int:
         )
     others = [other for other in get_args(LabelForm) if str(value) in map(str, choices.labels(other))]
     cure = "mend it, or say " + " or ".join(f"--data.label_form={other}" for other in others) if others else "mend it"
-    shown = [label if len(label) <= SHOWN_LETTERS else f"{label[:SHOWN_LETTERS]}…" for label in labels[:SHOWN]]
-    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    shown = [label if len(label) <= SHOWN_LETTERS else f"{label[:SHOWN_LETTERS]}…" for label in labels]
     raise UserError(
-        f"{row.place}: {column} {value!r:.80} is none of its choices, which by {form} are {', '.join(shown)}{more}"
+        f"{row.place}: {column} {value!r:.80} is none of its choices, which by {form} are {some_of(shown)}"
         f"{did_you_mean(str(value), shown) if form == 'text' else ''}: {cure}"
     )

@@ -3,8 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
-from lt_cli.data.json_documents import json_of
-from lt_cli.data.rows import Row, field_of, with_field
+from lt_cli.data.rows import Row, field_of, json_of, with_field
 from lt_cli.errors import UserError, did_you_mean
 
 HIDDEN = "__UNDISCLOSED__"

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lt_cli.data.rows import Row, field_of
-from lt_cli.errors import UserError, did_you_mean
+from lt_cli.errors import UserError, did_you_mean, some_of
 
 Label = str | int
-SHOWN = 8
-"""Classes that the first page and messages name."""
 
 
 class Labels(ABC):
@@ -99,10 +97,9 @@ class Classes(Labels):
                 ".csv has text only and other files may have numbers"
             )
         if label not in self._numbers:
-            more = f" and {len(self.names) - SHOWN} more" if len(self.names) > SHOWN else ""
             raise UserError(
                 f"{place}: {column} {label!r} is not among the classes of the training rows, "
-                f"{', '.join(self.names[:SHOWN])}{more}{did_you_mean(str(label), self.names)}: "
+                f"{some_of(self.names)}{did_you_mean(str(label), self.names)}: "
                 "mend it, train with rows of it, or, where chance holds rows out, use another --data.split_seed"
             )
         return self._numbers[label]
@@ -247,8 +244,7 @@ class Score(Labels):
 def shares(names: Sequence[str], counts: NDArray[np.int64], total: int) -> str:
     """Counts and percentages of the most frequent classes."""
     order = np.argsort(-counts, kind="stable")
-    shown = [f"{names[i]} {counts[i]:,} ({100 * counts[i] / max(1, total):.1f} %)" for i in order[:SHOWN]]
-    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return some_of([f"{names[i]} {counts[i]:,} ({100 * counts[i] / max(1, total):.1f} %)" for i in order])
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from lt_cli.data.base import SplitName
 from lt_cli.data.held_out import SPLIT_NAMES
 from lt_cli.data.hub_datasets import HubDataset
 from lt_cli.data.rows import ROW_SUFFIXES, Row, as_cell, read_table, write_jsonl, write_parquet
-from lt_cli.errors import UserError
+from lt_cli.errors import UserError, some_of
 
 
 class RowSource(ABC):
@@ -148,8 +148,7 @@ class FileRows(RowSource):
         splits = [self._in_folder(folder, split) for split in SPLIT_NAMES]
         used = [path.resolve() for path in [*splits, *self.named.values()] if path is not None]
         if others := [path.name for path in _files(folder) if path.resolve() not in used]:
-            more = f" and {len(others) - 5:,} more" if len(others) > 5 else ""
-            rank_zero_info(f"files in {folder} that are no split are left out: {', '.join(others[:5])}{more}")
+            rank_zero_info(f"files in {folder} that are no split are left out: {some_of(others, 5)}")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -48,6 +48,33 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def json_of(text: str, place: str, *, is_file: bool = False) -> Any:
+    """What a text in JSON says, all of which can be written back.
+
+    Args:
+        text: The text.
+        place: Where it stands, for messages.
+        is_file: Whether it is a whole file, so that lines are worth naming.
+
+    Raises:
+        UserError: If it is no JSON, or has half a character, NaN or Infinity.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f":{error.lineno}" if is_file else ""
+        raise UserError(f"{place}{line} is not JSON: {error.msg}, column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise UserError(f"{place} is JSON that cannot be read: {one_line(error)}") from error
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # as it is written back
+    except UnicodeEncodeError as error:  # JSON can spell what no UTF-8 file can have
+        raise UserError(f"{place} has half a character, {error.object[error.start]!r}: mend it") from error
+    except ValueError as error:
+        raise UserError(f"{place} has NaN or Infinity, which JSON does not know: write null") from error
+    return value
+
+
 def read_rows(path: Path, column: str) -> Iterator[Row]:
     """The rows of a .jsonl, .csv, .tsv or .parquet file, each with text in a column; blank lines are no rows.
 
@@ -161,18 +188,9 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines, which ends lines within strings
         if not line.strip():
             continue
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number} is not JSON: {error.msg}, column {error.colno}") from error
+        fields = json_of(line, f"{path}:{number}")
         if not isinstance(fields, dict):
             raise UserError(f"{path}:{number} must be a JSON object, {{…}}, not {line:.80}")
-        try:
-            json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()  # as it is written back
-        except UnicodeEncodeError as error:  # JSON can spell what no UTF-8 file can have
-            raise UserError(f"{path}:{number} has half a character, {error.object[error.start]!r}: mend it") from error
-        except ValueError as error:
-            raise UserError(f"{path}:{number} has NaN or Infinity, which JSON does not know: write null") from error
         yield Row(fields, f"{path}:{number}")
 
 

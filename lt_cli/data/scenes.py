@@ -13,7 +13,7 @@ from lt_cli.data.dialogs import HIDDEN, with_answer
 from lt_cli.data.row_sources import RowSource
 from lt_cli.data.rows import Row, write_jsonl
 from lt_cli.data.video_features import VideoFeatures
-from lt_cli.errors import UserError
+from lt_cli.errors import UserError, some_of
 
 COLOURS = {"red": (1.0, 0.1, 0.1), "green": (0.1, 1.0, 0.1), "blue": (0.1, 0.2, 1.0), "yellow": (1.0, 1.0, 0.1)}
 SHAPES = {"square": ("###", "###", "###"), "cross": (" # ", "###", " # "), "line": ("   ", "###", "   ")}
@@ -80,10 +80,9 @@ class SceneFrames(VideoFeatures):
     def check(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """As many for each."""
         if unknown := [video for video in dict.fromkeys(ids) if _number(video) is None]:
-            more = f" and {len(unknown) - SHOWN:,} more" if len(unknown) > SHOWN else ""
             raise UserError(
                 f"SceneFrames draws videos called scene_NUMBER only, and {len(unknown):,} are others: "
-                f"{', '.join(unknown[:SHOWN])}{more}: take their features from files with "
+                f"{some_of(unknown, SHOWN)}: take their features from files with "
                 "lt_cli.data.video_features.NpyFeatures"
             )
         return np.full(len(ids), self.num_frames)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lt_cli.data.rows import Row, field_of
-from lt_cli.errors import UserError, did_you_mean
+from lt_cli.errors import UserError, did_you_mean, some_of
 
 SHOWN = 8
 """Columns, features or categories that the first page and messages name."""
@@ -140,9 +140,8 @@ class TableColumns:
         for option, named in (("feature_columns", self.feature_columns), ("ignore_columns", self.ignore_columns)):
             for name in named or []:
                 if name not in known and name.partition(".")[0] not in known:
-                    raise UserError(
-                        f"{option} names {name!r}, and the training rows have {_some(known)}{did_you_mean(name, known)}"
-                    )
+                    there = some_of(known) + did_you_mean(name, known)
+                    raise UserError(f"{option} names {name!r}, and the training rows have {there}")
         features = self.feature_columns
         if features is None:
             others = {self.label_column, *(self.ignore_columns or [])}
@@ -151,7 +150,7 @@ class TableColumns:
             raise UserError(
                 f"the training rows have nothing to learn from beside {self.label_column}"
                 + (f" and ignore_columns ({self.ignore_columns})" if self.ignore_columns else "")
-                + f", only {_some(known)}: name the right column with --data.label_column"
+                + f", only {some_of(known)}: name the right column with --data.label_column"
             )
         used = (name.split(".") for name in (*features, self.label_column))
         whole = {".".join(parts[:i]) for parts in used for i in range(1, len(parts) + 1)}
@@ -214,8 +213,8 @@ class TableColumns:
             if text not in numbers:
                 raise UserError(
                     f"{row.place}: {column.column} {text!r:.80} is not among the texts of the training rows, "
-                    f"{_some(column.values)}{did_you_mean(text, column.values)}: mend it, train with rows of it (where "
-                    "chance holds rows out, use another --data.split_seed), or leave the column out "
+                    f"{some_of(column.values)}{did_you_mean(text, column.values)}: mend it, train with rows of it "
+                    "(where chance holds rows out, use another --data.split_seed), or leave the column out "
                     f"{self._without(column.column)}"
                 )
         chosen = np.array([numbers[text] for text in texts], np.int64)
@@ -265,7 +264,7 @@ class TableColumns:
     def _without(self, name: str) -> str:
         """How a column is left out."""
         if self.feature_columns is not None:
-            return f"of --data.feature_columns ({_some(self.feature_columns)})"
+            return f"of --data.feature_columns ({some_of(self.feature_columns)})"
         return f"with --data.ignore_columns+={shlex.quote(name)}"
 
     def readable(self, features: Sequence[float]) -> list[str]:
@@ -279,11 +278,11 @@ class TableColumns:
 
     def describe(self) -> list[str]:
         """Lines for the first page: features, what is left out, and what says nothing."""
-        lines = [f"features: {len(self.names):,} of {len(self.columns):,} columns: {_some(self.names)}"]
+        lines = [f"features: {len(self.names):,} of {len(self.columns):,} columns: {some_of(self.names)}"]
         if self.left_out:
-            lines.append(f"columns left out: {_some(self.left_out)}")
+            lines.append(f"columns left out: {some_of(self.left_out)}")
         if self.constant:
-            lines.append(f"the same in every training row: {_some(self.constant)}")
+            lines.append(f"the same in every training row: {some_of(self.constant)}")
         return lines
 
     def state_dict(self) -> dict[str, Any]:
@@ -307,7 +306,7 @@ class TableColumns:
         for option, value, agrees in options:
             if not agrees:
                 raise UserError(
-                    f"data.{option} ({value}) is another than the model was trained with, on {_some(names)}: "
+                    f"data.{option} ({value}) is another than the model was trained with, on {some_of(names)}: "
                     "leave it out, or train anew"
                 )
         self.columns, self.left_out = columns, list(state["left_out"])
@@ -371,9 +370,3 @@ def shown(value: Any) -> str:
     if _is_vector(value):
         return f"a list of {len(value)}"
     return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"{value!r:.80}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first of names, and how many more there are."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -227,9 +227,10 @@ class VideoDialogs(ExampleData):
             targets = Targets([np.append(ids[:answer_room], np.int32(self.end_id)) for ids in answers])
             references = [example.references for example in examples] if split in ("val", "test") else None
             notes["references"] = sum(map(len, references or []))
+        joined = [self._joined(example) for example in examples]
         return VideoTurns(
-            [self._joined(example)[0] for example in examples],
-            [self._joined(example)[1] for example in examples],
+            [ids for ids, _ in joined],
+            [kinds for _, kinds in joined],
             pad_id=self.end_id,
             targets=targets,
             references=references,

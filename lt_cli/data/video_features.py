@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lt_cli.errors import UserError, did_you_mean, one_line
+from lt_cli.errors import UserError, did_you_mean, one_line, some_of
 
 KINDS = ("i3d_flow", "i3d_rgb", "vggish")
 """What the AVSD challenges give of each video: I3D of its motion and of its pictures, VGGish of its sound."""
@@ -88,10 +88,9 @@ class NpyFeatures(VideoFeatures):
             except _Unusable as error:
                 wrong[video] = str(error)
         if wrong:
-            more = f" and {len(wrong) - SHOWN:,} more" if len(wrong) > SHOWN else ""
             raise UserError(
                 f"{len(wrong):,} of {len(wrong) + len(counts):,} videos have no features that can be used in "
-                f"{self.path}: {'; '.join([*wrong.values()][:SHOWN])}{more}: leave these dialogs out, or give the files"
+                f"{self.path}: {some_of([*wrong.values()], SHOWN, '; ')}: leave these dialogs out, or give the files"
             )
         self.dim = sum(dim for _, dim in self._first.values())
         return np.array([counts[video] for video in ids], dtype=np.int64)

@@ -1,5 +1,6 @@
 """Dialogue about a video: answers questions, from the video and from what was said before."""
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,7 @@ from lt_cli.data.base import Batch, DataModule
 from lt_cli.data.targets import TargetData
 from lt_cli.errors import UserError
 from lt_cli.generation import Sampling, VectorPrompts
+from lt_cli.losses import IGNORE
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine
 from lt_cli.tasks.base import Stage
 from lt_cli.tasks.heads import linear_head
@@ -99,8 +101,9 @@ class VideoDialogue(WritingTask):
             generate_in_validation=generate_in_validation,
             scores=scores,
         )
-        if not frame_weight >= 0:
-            raise UserError(f"frame_weight ({frame_weight}) must be at least 0, which leaves the frames' loss out")
+        if not 0 <= frame_weight < math.inf:
+            rule = "must be a finite number of at least 0, which leaves the frames' loss out"
+            raise UserError(f"frame_weight ({frame_weight}) {rule}")
         self.synonyms = synonyms
         self.other_losses = {"frame_loss": frame_weight} if frame_weight else {}
         self.frame_head = linear_head(backbone.embed_dim, backbone.video_dim) if frame_weight else None
@@ -161,12 +164,12 @@ class VideoDialogue(WritingTask):
         return _at(features, places - 1)
 
     def _read(self, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of rows with texts right behind them, and the places of the texts' tokens.
+        """Features of rows with texts right behind them, as wide as the longest, and the places of the texts' tokens.
 
         Shape:
             - labels: (B, T)
-            - features: (B, S + T, D)
-            - places: (B, T)
+            - features: (B, W, D), W at most S + T
+            - places: (B, T); what is ignored may have any
         """
         prompts = self._prompts(batch)
         lengths = batch["attention_mask"].sum(1)
@@ -175,7 +178,8 @@ class VideoDialogue(WritingTask):
         answers = self.backbone.embed_tokens(labels.clamp(min=0), token_type_ids=_last_kind(batch).expand_as(labels))
         rows = torch.cat([prompts, torch.zeros_like(answers)], dim=1)
         rows = rows.scatter(1, places[..., None].expand_as(answers), answers)
-        return self.backbone.read(rows), places
+        width = int((lengths + (labels != IGNORE).sum(1)).max())
+        return self.backbone.read(rows[:, :width]), places.clamp(max=width)
 
     def _prompts(self, batch: Batch) -> Tensor:
         return self.backbone.embed(

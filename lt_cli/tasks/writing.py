@@ -1,7 +1,6 @@
 """What tasks share that write a text for each row: the loss of known texts, search and sampling, scores."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -140,8 +139,7 @@ class WritingTask(Task):
     def build(self, data: DataModule) -> None:
         """The metrics of what is written."""
         stages: tuple[Stage, ...] = ("val", "test") if self.generate_in_validation else ("test",)
-        score: Callable[[int], Metric] = lambda _: self.make_score()  # noqa: E731  # mypy infers no type otherwise
-        self.make_metrics({"texts": score}, 0, stages)
+        self.make_metrics({"texts": lambda _: self.make_score()}, 0, stages)
 
     def step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """Mean negative log likelihood of the targets' tokens."""

@@ -232,6 +232,20 @@ class TestLoss:
         assert scores["val/perplexity"] == pytest.approx(mean(nats).exp().item(), rel=1e-4)
         assert scores["val/frame_loss"] == pytest.approx(mean(errors).item(), rel=1e-5)
 
+    def test_rows_are_no_wider_than_a_question_with_its_answer(self) -> None:
+        """However long the answers of others are, as ``tokens_per_batch`` counts them."""
+        data = data_of(batch_size=64)
+        task = task_of(data)
+        # the longest question has another answer than the longest
+        batch = data.splits["val"].batch(range(len(data.splits["val"])), 0)
+        widths = []
+        read = task.backbone.read
+        task.backbone.read = lambda vectors, **options: widths.append(vectors.shape[1]) or read(vectors, **options)  # type: ignore[method-assign,func-returns-value]
+        task.step(batch, "val")
+        sizes = batch["attention_mask"].sum(1) + (batch["labels"] != IGNORE).sum(1)
+        assert widths == [sizes.max()]
+        assert widths[0] < batch["attention_mask"].shape[1] + batch["labels"].shape[1], "or this says nothing"
+
     def test_videos_of_one_frame(self) -> None:
         """None of which is foretold: what is logged are numbers, and answers are learned."""
         data = data_of(features=Stills())
@@ -608,7 +622,7 @@ def test_predictions_are_a_submission(tmp_path: Path) -> None:
     train, hidden = avsd_files(tmp_path)
     config = yaml_of_avsd(train)
     options = ["--model.schedule=null", "--model.optimizer.lr=0.02", "--trainer.accumulate_grad_batches=1"]
-    run(["fit", f"--config={config}", *options, "--trainer.max_epochs=8"])
+    run(["fit", f"--config={config}", *options, "--trainer.max_epochs=24"])
     [directory] = (Path("runs") / config.stem).iterdir()
     checkpoint = directory / "checkpoints" / "last.ckpt"
     run(["predict", f"--ckpt_path={checkpoint}", f"--data.source.predict_path={hidden}", "--predictions.directory=out"])
@@ -691,11 +705,15 @@ class TestMistakes:
         [
             (
                 {"frame_weight": -0.1},
-                "frame_weight (-0.1) must be at least 0, which leaves the frames' loss out",
+                "frame_weight (-0.1) must be a finite number of at least 0, which leaves the frames' loss out",
             ),
             (
                 {"frame_weight": float("nan")},
-                "frame_weight (nan) must be at least 0, which leaves the frames' loss out",
+                "frame_weight (nan) must be a finite number of at least 0, which leaves the frames' loss out",
+            ),
+            (
+                {"frame_weight": float("inf")},
+                "frame_weight (inf) must be a finite number of at least 0, which leaves the frames' loss out",
             ),
             ({"label_smoothing": 1.0}, "label_smoothing (1.0) must be at least 0 and less than 1"),
             ({"max_new_tokens": 0}, "max_new_tokens (0) must be at least 1"),
