@@ -55,7 +55,7 @@ def _scales(module: nn.Module, layer_decay: float) -> dict[int, float]:
     The blocks are the longest list or sequence of modules that is within no other, as experts are within a block, and
     they have most of the weights but embeddings; what is registered before them lies below them.
     """
-    lists = {name: part for name, part in _outermost_lists(module).items() if 2 * _size(part) >= _size(module)}
+    lists = {name: part for name, part in outermost_lists(module).items() if 2 * _size(part) >= _size(module)}
     name = max(lists, key=lambda name: len(lists[name]), default=None)
     if name is None:
         raise UserError(f"layer_decay ({layer_decay}) must be 1 for a backbone without a list of blocks: leave it out")
@@ -72,7 +72,7 @@ def _scales(module: nn.Module, layer_decay: float) -> dict[int, float]:
     return scales
 
 
-def _outermost_lists(module: nn.Module) -> dict[str, Any]:
+def outermost_lists(module: nn.Module) -> dict[str, Any]:
     """Lists and sequences of modules that are within no other, by name."""
     lists: dict[str, Any] = {}
     for name, part in module.named_modules():

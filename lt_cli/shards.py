@@ -100,11 +100,11 @@ def collect(parent: Path) -> None:
 
 
 def read(directory: Path, *, weights: bool) -> dict[str, Any]:
-    """What a plain checkpoint would hold, less the optimisers' states, which stay in their shards.
+    """What a plain checkpoint would hold.
 
     Args:
         directory: The shards.
-        weights: Whether to put the weights together; otherwise there are none.
+        weights: Whether to put weights and optimisers' states together; otherwise there are none.
 
     Raises:
         ValueError: If a file is missing, truncated or damaged.
@@ -114,12 +114,25 @@ def read(directory: Path, *, weights: bool) -> dict[str, Any]:
         _refuse_damage(directory)
     _refuse_code(directory)
     content: dict[str, Any] = torch.load(directory / BESIDES, map_location="cpu", weights_only=True)
-    whole: dict[str, Any] = {"state_dict": {}}
-    if weights:
-        whole = {}
-        planner = _EmptyStateDictLoadPlanner(keys={"state_dict"})  # type: ignore[no-untyped-call]
-        _load_state_dict(whole, storage_reader=FileSystemReader(directory), planner=planner, no_dist=True)
-    return {**content, **whole}
+    if not weights:
+        return {**content, "state_dict": {}}
+    whole: dict[str, Any] = {}
+    planner = _EmptyStateDictLoadPlanner()  # type: ignore[no-untyped-call]
+    _load_state_dict(whole, storage_reader=FileSystemReader(directory), planner=planner, no_dist=True)
+    optimizers = [numbered(whole[f"optimizer_{number}"]) for number in range(len(whole) - 1)]
+    # without any, as where only weights were saved, there is no such entry in a plain checkpoint either
+    return {**content, "state_dict": whole["state_dict"], **({"optimizer_states": optimizers} if optimizers else {})}
+
+
+def numbered(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's state as torch's optimisers have it: with numbers in place of names, which go by its groups."""
+    numbers: dict[str, int] = {}
+    groups = []
+    for group in state["param_groups"]:
+        own = {name: len(numbers) + place for place, name in enumerate(group["params"])}
+        numbers |= own
+        groups.append({**group, "params": [*own.values()]})
+    return {"state": {numbers[name]: values for name, values in state["state"].items()}, "param_groups": groups}
 
 
 def _summary(file: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.strategies import Strategy
 
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.callbacks.learning_rate import LearningRate
@@ -72,7 +73,12 @@ def _meant(options: dict[str, Any], message: str) -> str:
     words = set(re.findall(r"\w+", message))
     named = words & options.keys() or {name for name, value in options.items() if f"'{value}'" in message}
     asked = machine if not named or named & {*machine} else sorted(named - {"logger", "plugins"})
-    return " ".join(f"--trainer.{name}={options[name]}" for name in asked)
+    return " ".join(f"--trainer.{name}={_short(options[name])}" for name in asked)
+
+
+def _short(value: Any) -> Any:
+    """An object as its class."""
+    return f"{type(value).__module__}.{type(value).__name__}" if isinstance(value, Strategy) else value
 
 
 def _as_list(value: Any) -> list[Any]:

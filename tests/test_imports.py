@@ -20,7 +20,7 @@ ALLOWED = {
     "data": within("data"),
     "tasks": {
         *within("tasks"),
-        *("backbones.base", "beam_search", "generation", "losses", "metrics", "optim", "optimizer_settings"),
+        *("backbones.base", "beam_search", "fsdp2", "generation", "losses", "metrics", "optim", "optimizer_settings"),
         *(
             "data.answer_rows",
             "data.base",
@@ -40,6 +40,7 @@ ALLOWED = {
     "text_metrics": set(),
     "coco_scores": set(),
     "optim": set(),
+    "fsdp2": {"optim", "shards"},
     "optimizer_settings": {"optim"},
     "loggers": set(),
     "quiet": set(),

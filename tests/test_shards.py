@@ -71,21 +71,45 @@ def test_a_full_disk_leaves_the_last_good_one(sharded: Path) -> None:
     assert left["said"].endswith("last.ckpt is the last good checkpoint")
 
 
-def test_one_process_evaluates_it(last: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_evaluates_it(last: Path) -> None:
     config = next(path for path in CONFIGS if path.stem == NAME)
-    here = ["--model=lt_cli.tasks.pixel_generation.PixelGeneration", "--trainer.limit_test_batches=2"]
-    cli = run(["test", f"--config={config}", f"--ckpt_path={last}", *here])
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    cli = run(["test", f"--config={config}", f"--ckpt_path={last}", "--trainer.limit_test_batches=2"])
     loaded = load(last)
     loaded.data.setup("test")
     assert_same_weights(loaded.task.state_dict(), cli.model.state_dict())
     assert load(last.parent / os.readlink(last)).task.state_dict().keys() == cli.model.state_dict().keys()
 
 
-def test_one_process_does_not_train_it_further_yet(last: Path) -> None:
+def test_one_process_trains_it_further(last: Path) -> None:
     config = next(path for path in CONFIGS if path.stem == NAME)
-    with pytest.raises(UserError, match=r"last\.ckpt holds no optimiser state .*strategy that wrote it"):
-        run(["fit", f"--config={config}", f"--ckpt_path={last}", "--trainer.max_epochs=3"])
+    cli = run(["fit", f"--config={config}", f"--ckpt_path={last}", "--trainer.max_epochs=3"])
+    assert cli.trainer.global_step == 12
+    states = cli.trainer.optimizers[0].state.values()
+    assert {int(state["step"]) for state in states} == {12}
+    assert last.is_file()
+
+
+def test_weights_alone_are_not_trained_further(sharded: Path, tmp_path: Path) -> None:
+    """As shards of a run that saved no optimiser's state."""
+    at = tmp_path / "weights"
+    shutil.copytree(only_run(NAME, sharded / "whole") / "checkpoints" / "last.ckpt", at)
+    content = read(at)
+    (at / ".metadata").unlink()
+    dcp.save({"state_dict": content["state_dict"]}, checkpoint_id=at, no_dist=True)
+    (at / "checksums.json").write_text("{}")
+    config = next(path for path in CONFIGS if path.stem == NAME)
+    with pytest.raises(UserError, match=r"weights holds no optimiser state .*strategy that wrote it"):
+        run(["fit", f"--config={config}", f"--ckpt_path={at}", "--trainer.max_epochs=3"])
+
+
+def test_numbers_go_by_groups() -> None:
+    """As torch's optimisers number their parameters, in place of names."""
+    groups = [{"params": ["b", "c"], "lr": 1.0}, {"params": ["a"], "lr": 2.0}]
+    named = {"state": {"a": {"step": 1}, "b": {"step": 2}}, "param_groups": groups}
+    assert shards.numbered(named) == {
+        "state": {2: {"step": 1}, 0: {"step": 2}},
+        "param_groups": [{"params": [0, 1], "lr": 1.0}, {"params": [2], "lr": 2.0}],
+    }
 
 
 def refusal(path: Path) -> str:

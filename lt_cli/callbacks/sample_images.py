@@ -49,7 +49,11 @@ class SampleImages(Samples):
         """pictures/samples-<step>.png."""
         return run / "pictures" / f"samples-{step:07d}.png"
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
-        """A grid."""
+    def draw(self, pl_module: LightningModule) -> NDArray[np.uint8]:
+        """Pictures."""
         assert isinstance(pl_module, DrawsImages)
-        show(trainer, "samples", grid(pl_module.sample_images(self.num_samples), self.num_columns), path)
+        return pl_module.sample_images(self.num_samples)
+
+    def write(self, trainer: Trainer, samples: NDArray[np.uint8], path: Path) -> None:
+        """A grid."""
+        show(trainer, "samples", grid(samples, self.num_columns), path)

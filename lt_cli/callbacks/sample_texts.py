@@ -44,13 +44,16 @@ class SampleTexts(Samples):
         """texts/samples-<step>.txt."""
         return run / "texts" / f"samples-{step:07d}.txt"
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
-        """All texts in one file, a line of dashes between them."""
+    def draw(self, pl_module: LightningModule) -> list[str]:
+        """Texts."""
         assert isinstance(pl_module, WritesTexts)
-        texts = pl_module.sample_texts(self.num_samples)
+        return pl_module.sample_texts(self.num_samples)
+
+    def write(self, trainer: Trainer, samples: list[str], path: Path) -> None:
+        """All texts in one file, a line of dashes between them."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:
-            file.write(f"\n{'-' * 80}\n".join(texts).encode())
+            file.write(f"\n{'-' * 80}\n".join(samples).encode())
         for board in tensorboards(trainer):
-            for number, text in enumerate(texts):
+            for number, text in enumerate(samples):
                 board.add_text(f"samples/{number}", text, trainer.global_step)

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
 
 from lt_cli.errors import UserError
 from lt_cli.tasks.base import evaluating, run_directory
@@ -34,8 +36,12 @@ class Samples(Callback, ABC):
         """Where the samples of a step go."""
 
     @abstractmethod
-    def draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
-        """Draws with a task in eval mode, and writes what was drawn."""
+    def draw(self, pl_module: LightningModule) -> Any:
+        """Draws with a task in eval mode, always the same of the same weights."""
+
+    @abstractmethod
+    def write(self, trainer: Trainer, samples: Any, path: Path) -> None:
+        """Writes what was drawn."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws every n epochs."""
@@ -48,11 +54,14 @@ class Samples(Callback, ABC):
         if self._newest is not None:
             rank_zero_info(f"samples: {self._newest}")
 
-    @rank_zero_only
     def _draw_once(self, trainer: Trainer, pl_module: LightningModule, run: Path) -> None:
+        """On the first process; with all others where they share out the weights, which drawing needs whole."""
+        together = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
         path = self.path(run, trainer.global_step)
-        if path == self._newest:
+        if path == self._newest or not (together or trainer.is_global_zero):
             return
         with evaluating(pl_module), trainer.precision_plugin.forward_context():
-            self.draw(trainer, pl_module, path)
+            samples = self.draw(pl_module)
+        if trainer.is_global_zero:
+            self.write(trainer, samples, path)
         self._newest = path

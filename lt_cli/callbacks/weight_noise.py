@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lt_cli.callbacks.module_names import covered
 from lt_cli.errors import UserError
@@ -70,14 +71,14 @@ class WeightNoise(Callback):
         }
         with torch.no_grad():
             self._clean = {parameter: parameter.clone() for parameter in parameters}
-            for parameter in parameters:  # drawn in place, as the copies are memory enough
-                parameter.normal_(0, self.std, generator=generators[parameter.device])
+            for parameter in parameters:
+                _draw(parameter, self.std, generators[parameter.device])
             torch._foreach_add_(parameters, [*self._clean.values()])
 
     def _restore(self, *_: Any, **__: Any) -> None:
         if self._clean:
             with torch.no_grad():
-                torch._foreach_copy_([*self._clean], [*self._clean.values()])
+                torch._foreach_copy_([_own(one) for one in self._clean], [_own(one) for one in self._clean.values()])
             self._clean = {}
 
     # Only forward and backward ever see transient noise, so that nobody who validates or saves, in whatever
@@ -87,3 +88,23 @@ class WeightNoise(Callback):
     on_train_batch_end = _restore
     on_train_epoch_end = _restore
     on_exception = _restore
+
+
+def _draw(parameter: Tensor, std: float, generator: torch.Generator) -> None:
+    """In place, as the copies are memory enough; where a weight lies otherwise in memory, the same numbers.
+
+    Of a weight that is shared out all processes draw all, and keep their part.
+    """
+    if not isinstance(parameter, DTensor) and parameter.is_contiguous():
+        parameter.normal_(0, std, generator=generator)
+        return
+    noise = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
+    noise.normal_(0, std, generator=generator)
+    if isinstance(parameter, DTensor):
+        noise = distribute_tensor(noise, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.copy_(noise)
+
+
+def _own(weight: Tensor) -> Tensor:
+    """This process's part of it, where it is shared out."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight

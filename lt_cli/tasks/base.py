@@ -19,6 +19,7 @@ from torchmetrics import Metric, MetricCollection
 from lt_cli.backbones.base import Backbone, LanguageBackbone
 from lt_cli.data.base import Batch, DataModule
 from lt_cli.errors import UserError
+from lt_cli.fsdp2 import share_out
 from lt_cli.lean import batches_stay
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine, parameter_groups
 from lt_cli.optimizer_settings import go_on, let_prevail, plain_settings, refuse_other_groups, scale_rates
@@ -183,13 +184,14 @@ class Task(LightningModule, ABC):
             UserError: With all that backbone and data disagree on.
         """
         self._batches_stay = batches_stay(self._trainer, self)
-        if self.data is None:
-            return
-        if found := self.problems(self.data):
-            raise UserError("; ".join(found))
-        if not self._built:
-            self.build(self.data)
-            self._built = True
+        if self.data is not None:
+            if found := self.problems(self.data):
+                raise UserError("; ".join(found))
+            if not self._built:
+                self.build(self.data)
+                self._built = True
+        if self.device_mesh is not None:
+            share_out(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; logged in the steps that Lightning writes only, as each log costs 0.2 ms."""

@@ -14,6 +14,7 @@ from lt_cli.losses import IGNORE, likeliest, linear_cross_entropy
 from lt_cli.optim import OptimizerFactory, ScheduleFactory, WarmupCosine
 from lt_cli.tasks.base import Stage, Task
 from lt_cli.tasks.heads import DIGITS
+from lt_cli.tasks.writing import unwritable
 
 
 class _LanguageModeling(Task):
@@ -94,6 +95,9 @@ class CausalLanguageModeling(_LanguageModeling):
         if data.separate_documents and not self.backbone.separates_documents:
             name = type(self.backbone).__name__
             found.append(f"{name} cannot keep documents apart: add --data.separate_documents=false")
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == "predict" and trainer.world_size > 1:
+            found += unwritable(trainer, "")
         if unseen := [stop for stop in self.stop if not data.shows(stop)]:
             found.append(
                 f"stop ({unseen[0]!r}) is a special token, which a text never shows: "

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torchmetrics import Metric
@@ -122,19 +123,13 @@ class WritingTask(Task):
         return found + self._unwritable()
 
     def _unwritable(self) -> list[str]:
-        """Who shares out the weights needs those of the others once a token, and texts are not equally long."""
         trainer = self._trainer
-        if trainer is None or not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+        if trainer is None or trainer.world_size == 1:
             return []
         trains_or_validates = trainer.state.fn in ("fit", "validate")
-        if trainer.world_size == 1 or (trains_or_validates and not self.generate_in_validation):
+        if trains_or_validates and not self.generate_in_validation:
             return []
-        cure = "add --model.generate_in_validation=false, or " if trains_or_validates else ""
-        name = type(trainer.strategy).__name__
-        return [
-            f"texts are not written by processes that share out the weights ({name}), as each needs them as often as "
-            f"its own texts are long: {cure}use --trainer.strategy=ddp, or --trainer.devices=1"
-        ]
+        return unwritable(trainer, "add --model.generate_in_validation=false, or " if trains_or_validates else "")
 
     def build(self, data: DataModule) -> None:
         """The metrics of what is written."""
@@ -194,3 +189,14 @@ class WritingTask(Task):
         with torch.no_grad():
             nats = [linear_cross_entropy(x, matrix, bias, y) for x, y in zip(features, labels, strict=True)]
         return [round(-loss.item(), DIGITS) + 0.0 for loss in nats]
+
+
+def unwritable(trainer: Trainer, cure: str) -> list[str]:
+    """Who shares out the weights needs those of the others once a token, and texts are not equally long."""
+    if not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+        return []
+    name = type(trainer.strategy).__name__
+    return [
+        f"texts are not written by processes that share out the weights ({name}), as each needs them as often as "
+        f"its own texts are long: {cure}use --trainer.strategy=ddp, or --trainer.devices=1"
+    ]
