@@ -16,11 +16,11 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
+from lt_cli.dtensors import part_of
 from lt_cli.errors import UserError
 from lt_cli.optim import outermost_lists
 from lt_cli.shards import BESIDES, numbered
@@ -177,13 +177,15 @@ class FSDP2(ModelParallelStrategy):
             )
         assert self.model is not None
         own = self.model.state_dict()
-        self._take_weights({name: part(whole, own.get(name)) for name, whole in checkpoint.pop("state_dict").items()})
+        self._take_weights(
+            {name: part_of(whole, own.get(name)) for name, whole in checkpoint.pop("state_dict").items()}
+        )
         for optimizer, state in zip(self.optimizers, states, strict=False):
             numbers = [number for group in state["param_groups"] for number in group["params"]]
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             like = dict(zip(numbers, parameters, strict=True))
             parts = {
-                number: {name: part(value, like[number]) for name, value in values.items()}
+                number: {name: part_of(value, like[number]) for name, value in values.items()}
                 for number, values in state["state"].items()
             }
             optimizer.load_state_dict({**state, "state": parts})
@@ -193,13 +195,6 @@ class FSDP2(ModelParallelStrategy):
         assert self.model is not None
         assert self.lightning_module is not None
         self.model.load_state_dict(parts, strict=self.lightning_module.strict_loading)
-
-
-def part(whole: Any, like: Any) -> Any:
-    """This process's part of a tensor, shared out as another is; anything else stays what it is."""
-    if not isinstance(like, DTensor) or not isinstance(whole, torch.Tensor) or whole.shape != like.shape:
-        return whole
-    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 for name in ("fsdp2", f"{FSDP2.__module__}.{FSDP2.__name__}".lower()):  # a class without options is a string to Trainer

@@ -2,14 +2,17 @@
 
 import math
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lt_cli.dtensors import part_of, whole_of
 from lt_cli.errors import UserError
 
 OptimizerFactory = Callable[[Iterable], Optimizer]  # type: ignore[type-arg]  # jsonargparse reads it as it stands
@@ -103,7 +106,7 @@ class MuonAdamW(Optimizer):
         weight_decay: Of the matrices.
 
     Raises:
-        UserError: If no parameter is a matrix that may decay, or matrices are sharded, as Muon needs them whole.
+        UserError: If no parameter is a matrix that may decay.
     """
 
     def __init__(
@@ -122,10 +125,6 @@ class MuonAdamW(Optimizer):
         others = [p for group in groups for p in group["params"] if p not in chosen]
         if not matrices:
             raise UserError("MuonAdamW needs weight matrices, and the model has none: use torch.optim.AdamW")
-        if any(hasattr(matrix, "full_tensor") for matrix in matrices):  # of torch's DTensor, which takes long to import
-            raise UserError(
-                "MuonAdamW needs whole matrices, these are sharded: use torch.optim.AdamW, or a ddp strategy"
-            )
         muon = torch.optim.Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay)
         self._parts: list[Optimizer] = [muon]
         if others:
@@ -141,8 +140,24 @@ class MuonAdamW(Optimizer):
                 loss = closure()
         for part, group in zip(self._parts, self.param_groups, strict=True):
             part.param_groups, part.state = [group], self.state
-            part.step()
+            if isinstance(part, torch.optim.Muon) and isinstance(group["params"][0], DTensor):
+                self._step_whole(part, group)
+            else:
+                part.step()
         return loss
+
+    def _step_whole(self, muon: torch.optim.Muon, group: dict[str, Any]) -> None:
+        """Of matrices shared out: each process puts them together one by one, as Muon needs, and keeps its part."""
+        for matrix in group["params"]:
+            if matrix.grad is None:
+                continue
+            whole, own = whole_of(matrix), self.state[matrix]
+            whole.grad = whole_of(matrix.grad)
+            muon.param_groups = [{**group, "params": [whole]}]
+            muon.state = defaultdict(dict, {whole: {name: whole_of(value) for name, value in own.items()}})
+            muon.step()  # type: ignore[no-untyped-call]
+            matrix.copy_(part_of(whole, matrix))
+            own.update({name: part_of(value, matrix) for name, value in muon.state[whole].items()})
 
 
 class StepSchedule(LRScheduler):

@@ -47,6 +47,7 @@ PROBE = (
     next(config for config in CONFIGS if config.stem == "pixel_classification"),
     ["--model.layer=1", "--model.generative_weight=0"],
 )
+MUON = (CASES["causal_language_modeling"][0], ["--model.optimizer=lt_cli.optim.MuonAdamW"])
 
 FSDP2 = ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=lt_cli.fsdp2.FSDP2"]
 RECOMPUTING = "--trainer.strategy.activation_checkpointing=true"
@@ -118,10 +119,11 @@ def evaluations() -> dict[str, dict[str, float]]:
     return said
 
 
-def norms_and_unused_blocks() -> dict[str, dict[str, float]]:
-    """Batch norms as ``ddp`` has them; a run whose last block has no gradients."""
+def norms_blocks_and_matrices() -> dict[str, dict[str, float]]:
+    """Batch norms as ``ddp`` has them; a run whose last block has no gradients; an optimiser of whole matrices."""
     said = {"ddp": scores(run([*arguments(RESNET, "norms/ddp"), *DDP]))}
-    for name, case in (("norms", RESNET), ("unused", PROBE)):
+    run([*arguments(MUON, "muon/ddp"), *DDP])
+    for name, case in (("norms", RESNET), ("unused", PROBE), ("muon", MUON)):
         said[name] = scores(run([*arguments(case, f"{name}/whole"), *FSDP2, RECOMPUTING]))
         rewind(case, f"{name}/whole", f"{name}/resumed")
         go_on(case, f"{name}/resumed", *FSDP2, RECOMPUTING)
@@ -150,7 +152,7 @@ def as_on_gpus() -> Iterator[None]:
 
 
 def refusals() -> dict[str, str]:
-    """What is said of checkpoints that do not fit, and of an optimiser that needs whole matrices."""
+    """What is said of checkpoints that do not fit."""
     case, said = CASES["causal_language_modeling"], {}
 
     def note(name: str, attempt: Callable[[], Any]) -> None:
@@ -172,14 +174,13 @@ def refusals() -> dict[str, str]:
         "groups",
         lambda: run([*arguments(decayed, "refused"), f"--ckpt_path={path}", *FSDP2, "--model.layer_decay=0.9"]),
     )
-    note("muon", lambda: run([*arguments(case, "refused"), *FSDP2, "--model.optimizer=lt_cli.optim.MuonAdamW"]))
     return said
 
 
 def main(root: Path) -> None:
     """Leaves runs and what was said under the directory."""
     os.chdir(root)
-    said: dict[str, Any] = {"cases": every_case(), "evaluations": evaluations(), "norms": norms_and_unused_blocks()}
+    said: dict[str, Any] = {"cases": every_case(), "evaluations": evaluations(), "norms": norms_blocks_and_matrices()}
     said["precision"] = half_precision()
     with as_on_gpus():
         said["gpus"] = scores(run([*arguments(CASES["pixel_generation"], "gpus"), *FSDP2]))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,9 +41,11 @@ from lt_cli.backbones.video_text import VideoText
 from lt_cli.checkpoint import load
 from lt_cli.checkpoint_io import read
 from lt_cli.cli import run
+from lt_cli.dtensors import whole_of
 from lt_cli.errors import UserError
 from lt_cli.fsdp2 import FSDP2, share_out
 from lt_cli.losses import linear_cross_entropy
+from lt_cli.optim import MuonAdamW, parameter_groups
 
 TRAINER = Path(__file__).parent.parent / "configs" / "trainer"
 STEPS = 8
@@ -171,6 +174,20 @@ def test_a_block_without_gradients_does_not_keep_a_run_from_going_on(shared_out:
     assert_same_weights(resumed["state_dict"], whole["state_dict"])
 
 
+def test_muon_puts_matrices_together(shared_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its steps, in bfloat16, are those of ``ddp`` but for their rounding; one process goes on with what is left."""
+    monkeypatch.chdir(shared_out)
+    ddp, whole, resumed = (content(Path("muon") / kind, processes.MUON) for kind in ("ddp", "whole", "resumed"))
+    assert_close(ddp, whole, 5e-4)
+    assert_same_weights(resumed["state_dict"], whole["state_dict"])
+    shutil.copytree("muon/whole", "muon/to_finish", symlinks=True)
+    end = processes.last("muon/to_finish", processes.MUON)
+    end.unlink()
+    end.symlink_to("step-0000004.ckpt")
+    processes.go_on(processes.MUON, "muon/to_finish")
+    assert_close(whole, content(Path("muon/to_finish"), processes.MUON), 5e-4)
+
+
 def test_half_precision(shared_out: Path, said: dict[str, Any]) -> None:
     case = processes.CASES["causal_language_modeling"]
     assert_close(content(shared_out / "mixed/ddp", case), content(shared_out / "mixed/fsdp2", case))
@@ -193,7 +210,6 @@ def test_evaluations_leave_weights_that_can_be_trained(said: dict[str, Any]) -> 
         ("one layers", "is of another model: Missing key.*blocks.2"),
         ("one width", "is of another model: size mismatch for backbone.token_embedding.weight"),
         ("groups", "is of another model or optimiser: .*groups"),
-        ("muon", "MuonAdamW needs whole matrices, these are sharded: use torch.optim.AdamW, or a ddp strategy"),
     ],
 )
 def test_refusals(name: str, rule: str, said: dict[str, Any]) -> None:
@@ -399,6 +415,23 @@ class TestBackbones:
         task.share_out()
         for name, gradient in task.gradients().items():
             torch.testing.assert_close(gradient, gradients[name], msg=name)
+
+    def test_muon_steps_alike(self) -> None:
+        """To the bit, as one process puts together what it has anyway."""
+        weights = {}
+        for shared in (False, True):
+            torch.manual_seed(0)
+            task = Alone(GPT(**SIZES, **OURS), of_next)
+            if shared:
+                task.share_out()
+            optimizer = MuonAdamW(parameter_groups(task.backbone))
+            for _ in range(3):
+                task.gradients()
+                optimizer.step()
+            weights[shared] = {name: whole_of(weight) for name, weight in task.state_dict().items()}
+            kinds = {type(value) for state in optimizer.state.values() for value in state.values() if value.ndim}
+            assert kinds == {DTensor if shared else Tensor}
+        assert_same_weights(weights[True], weights[False])
 
     def test_lightnings_synchronised_norms(self) -> None:
         """Its own strategy forgets ``--trainer.sync_batchnorm=true``."""

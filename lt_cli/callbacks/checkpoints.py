@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch.distributed.tensor import DTensor
 
 from lt_cli import shards
+from lt_cli.dtensors import whole_of
 from lt_cli.errors import RunError, UserError
 from lt_cli.tasks.base import run_directory
 
@@ -146,7 +146,7 @@ def _refuse_broken_weights(trainer: Trainer, path: Path) -> None:
     """A checkpoint of weights that are no numbers would replace one that a run can go on from."""
     for name, weight in trainer.lightning_module.named_parameters():
         finite = torch.isfinite(weight.detach()).all()
-        if not (finite.full_tensor() if isinstance(finite, DTensor) else finite):
+        if not whole_of(finite):
             kept = f"; the last good checkpoint is {path}" if path.exists() else ""
             raise RunError(
                 f"weights of {name} are no finite numbers after step {trainer.global_step}{kept}: "

@@ -6,9 +6,10 @@ from typing import Any, Literal, get_args
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from lt_cli.callbacks.module_names import covered
+from lt_cli.dtensors import local_of, part_of
 from lt_cli.errors import UserError
 
 Mode = Literal["transient", "permanent"]
@@ -78,7 +79,9 @@ class WeightNoise(Callback):
     def _restore(self, *_: Any, **__: Any) -> None:
         if self._clean:
             with torch.no_grad():
-                torch._foreach_copy_([_own(one) for one in self._clean], [_own(one) for one in self._clean.values()])
+                torch._foreach_copy_(
+                    [local_of(one) for one in self._clean], [local_of(one) for one in self._clean.values()]
+                )
             self._clean = {}
 
     # Only forward and backward ever see transient noise, so that nobody who validates or saves, in whatever
@@ -100,11 +103,4 @@ def _draw(parameter: Tensor, std: float, generator: torch.Generator) -> None:
         return
     noise = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
     noise.normal_(0, std, generator=generator)
-    if isinstance(parameter, DTensor):
-        noise = distribute_tensor(noise, parameter.device_mesh, parameter.placements, src_data_rank=None)
-    parameter.copy_(noise)
-
-
-def _own(weight: Tensor) -> Tensor:
-    """This process's part of it, where it is shared out."""
-    return weight.to_local() if isinstance(weight, DTensor) else weight
+    parameter.copy_(part_of(noise, parameter))
