@@ -23,11 +23,17 @@ def _lost_worker(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
+def _lost_process(error: BaseException) -> bool:
+    """Whether another process of the run is gone, which torch says in the words of the network's library."""
+    of_gloo = isinstance(error, RuntimeError) and "/gloo/transport/" in str(error)
+    return of_gloo or isinstance(error, torch.distributed.DistError)
+
+
 def is_refusal(error: BaseException) -> bool:
     """Whether a library refuses what it was told, or memory ends; anything else is a defect."""
     if isinstance(error, UserError):
         return False
-    if _lost_worker(error):
+    if _lost_worker(error) or _lost_process(error):
         return True
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     told = isinstance(error, ValueError | RuntimeError) and not {"lightning", "optim"}.isdisjoint(raised_in.parts)
@@ -57,6 +63,9 @@ def as_mistake(error: BaseException, where: str = "") -> UserError:
         return RunError(f"there is not enough memory{missing}: make the model or --data.batch_size smaller")
     if _lost_worker(error):
         return RunError(f"{text.rstrip('.')}: it may have run out of memory; use fewer --data.num_workers, or 0")
+    if _lost_process(error):
+        said = re.sub(r"^\[\S+\] |\. This is typically.*", "", text.partition("\n")[0])
+        return RunError(f"the processes of the run lost one another: {said}")
     line = text.partition("\n")[0] or type(error).__name__
     return UserError(f"{where}: {line}" if where else line)
 

@@ -1,5 +1,6 @@
 """A trainer whose logs, checkpoints, pictures and predictions lie in one directory."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lt_cli.callbacks.exact_resume import ExactResume
 from lt_cli.callbacks.learning_rate import LearningRate
@@ -64,7 +66,18 @@ def make_trainer(options: dict[str, Any], callbacks: list[Callback], run: Path) 
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     leave_out(trainer)
+    _warn_of_a_restart_that_hangs()
     return trainer
+
+
+def _warn_of_a_restart_that_hangs() -> None:
+    """Processes that torchrun starts again find what those before them left, unless told otherwise (torch 2.15)."""
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        rank_zero_warn(
+            "torchrun's restarts can hang: give it --rdzv-backend=c10d, "
+            "and set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment"
+        )
 
 
 def _meant(options: dict[str, Any], message: str) -> str:

@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,44 @@ class TestMain:
             "error: DataLoader worker (pid 7) is killed by signal: Killed: it may"
         )
         assert "Traceback" not in errors
+
+    @pytest.mark.parametrize(
+        ("error", "rule"),
+        [
+            (
+                RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"),
+                "Connection closed by peer",
+            ),
+            (
+                torch.distributed.DistBackendError("NCCL error: remote process exited\nmore"),
+                "NCCL error: remote process",
+            ),
+        ],
+    )
+    def test_another_process_that_is_gone(
+        self, error: Exception, rule: str, shell: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def lose(*args: object) -> None:
+            raise error
+
+        monkeypatch.setattr("lt_cli.tasks.pixel_generation.PixelGeneration.step", lose)
+        code, errors = shell(*FIT)
+        assert code == 1
+        assert errors.splitlines()[-1].startswith(f"error: the processes of the run lost one another: {rule}")
+        assert "Traceback" not in errors
+
+    @pytest.mark.parametrize(("restarts", "said"), [("3", True), ("0", False)])
+    def test_restarts_that_hang_are_said(
+        self, restarts: str, said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where torchrun's processes share its store, which TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 turns off."""
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            run([*FIT, "--trainer.max_steps=1"])
+        texts = [str(one.message) for one in found] + caplog.messages
+        assert any("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in text for text in texts) is said
 
     def test_a_defect_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What the user cannot mend keeps its traceback."""

@@ -285,6 +285,9 @@ class TestSlurm:
         whole = run([*FIT, "--trainer.default_root_dir=whole"]).model.state_dict()
         run(FIT)  # another, finished run of the same job and one of another job are not meant
         monkeypatch.setenv("SLURM_JOB_ID", "43")
+        waited: list[bool] = []
+        wait = "lightning.pytorch.strategies.SingleDeviceStrategy.barrier"
+        monkeypatch.setattr(wait, lambda *_: waited.append(Path("called").exists()))
         sender = Sender("on_train_batch_start", 5, (signal.SIGUSR1,))
         sending(sender)
         end = stopped(FIT)
@@ -293,6 +296,7 @@ class TestSlurm:
         assert end.message.startswith("stopped at step 3; SLURM job 43 is queued again; go on with: ")
         assert end.message.endswith(f"--ckpt_path={last}")
         assert Path("called").read_text() == "requeue 43\n"
+        assert True in waited, "who ends first may end the others, so it is asked for before anyone does"
         monkeypatch.setenv("SLURM_JOB_ID", "44")
         run(FIT)
         monkeypatch.setenv("SLURM_JOB_ID", "43")

@@ -61,7 +61,16 @@ class ExactResume(Callback):
         self._step = checkpoint["global_step"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps Lightning from leaving at once where only what follows the last batch is left to do."""
+        """Keeps Lightning from leaving at once where only what follows the last batch is left to do.
+
+        Raises:
+            UserError: If this process found another checkpoint than the first one, as on a host with runs of its own.
+        """
+        if (first := trainer.strategy.broadcast(self._step)) != self._step:
+            raise UserError(
+                f"process {trainer.global_rank} goes on from step {self._step}, the first one from step {first}: "
+                "all hosts must find the same checkpoint, in a --trainer.default_root_dir that they share"
+            )
         loop = trainer.fit_loop.epoch_loop
         self._max_steps = loop.max_steps
         if self._resumes_in_batch_end and self._step == self._max_steps:

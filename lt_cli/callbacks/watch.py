@@ -93,7 +93,9 @@ class Watch(Callback):
 
     def _stop(self, trainer: Trainer, number: int) -> None:
         last = self.checkpoints.save_last(trainer) if self.checkpoints is not None else None
-        raise self.signals.stopped(number, f"stopped at step {trainer.global_step}", last)
+        stopped = self.signals.stopped(number, f"stopped at step {trainer.global_step}", last)
+        trainer.strategy.barrier()  # SLURM may end all tasks with the first to end: it is asked before that
+        raise stopped
 
     def _broken(self, trainer: Trainer, broken: tuple[int, float] | None) -> RunError:
         last = self.checkpoints.path(trainer, "last") if self.checkpoints is not None else None
