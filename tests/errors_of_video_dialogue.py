@@ -217,6 +217,11 @@ VIDEO_CORPUS = [
         before=mine(),
     ),
     Wrong(
+        ["test", *TRAINED, *AVSD, "--data.source.test_path=mine.json", *FEATURES, "--data.features.kinds=[vggish]"],
+        "the data has 32 numbers in a frame, the backbone 192: give it those that it learned with",
+        before=mine(),
+    ),
+    Wrong(
         ["predict", *TRAINED, *AVSD, "--data.source.predict_path=mine.json"],
         "SceneFrames draws videos called scene_NUMBER only, and 2 are others: A, B: take their features from files "
         "with lt_cli.data.video_features.NpyFeatures",

@@ -139,6 +139,12 @@ class RowData(DataModule):
                 return [rows[i] for i in np.sort(order[taken:end])]
             taken = end
         if taken >= len(rows):
+            if together is not None and len({*together}) <= len(fractions):
+                raise UserError(
+                    f"{len(rows)} training rows are about {len({*together})} things that stay in one split each, such "
+                    f"as {together[0]!r:.80}, and none is left to train on: give the source "
+                    f"{' and '.join(fractions)} rows of its own"
+                )
             raise UserError(
                 f"of {len(rows)} training rows none is left to train on: lower --data.val_fraction or .test_fraction"
             )

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from lt_cli.data.base import Batch, SplitName
-from lt_cli.data.dialogs import HIDDEN, Turn, references_of, turns_of, with_answer
+from lt_cli.data.dialogs import HIDDEN, REFERENCES, Turn, references_of, turns_of, with_answer
 from lt_cli.data.examples import SHOWN, ExampleData
 from lt_cli.data.row_sources import RowSource
-from lt_cli.data.rows import Row, text_of
+from lt_cli.data.rows import Row, field_of, text_of
 from lt_cli.data.targets import Targets
 from lt_cli.data.text_to_text import TextPairs
 from lt_cli.data.tokenizers import Tokenizer
@@ -97,7 +97,7 @@ class VideoDialogs(ExampleData):
         features: Where the frames of videos come from.
         tokenizer: Text to tokens.
         video_column: Column of the video's id.
-        caption_column: Column of a text about the video; null to do without.
+        caption_column: Column of a text about the video, which a row may have or not; null to do without.
         summary_column: Column of another text about it; null to do without.
         dialog_column: Column of the dialog, a list of {question, answer}; the last answer may be missing, null or
             __UNDISCLOSED__ in what is to be predicted. Predictions are written there.
@@ -197,9 +197,9 @@ class VideoDialogs(ExampleData):
         """Nothing."""
 
     def kept_together(self, rows: list[Row]) -> list[str] | None:
-        """Dialogs about one video, which would otherwise be known from training."""
+        """Dialogs about one video, which would otherwise be known from training; not where there is but one."""
         videos = [self._video(row) for row in rows]
-        return videos if len({*videos}) < len(videos) else None
+        return videos if 1 < len({*videos}) < len(videos) else None
 
     def examples(self, rows: list[Row], split: SplitName) -> VideoTurns:
         """Every turn of each dialog, or the last: framed, and cut where it is too long."""
@@ -210,14 +210,19 @@ class VideoDialogs(ExampleData):
         captions = [self._caption(row) for row in rows]
         tokens = self._tokens([*captions, *(text for turns in dialogs for turn in turns for text in turn if text)])
         answer_room = self.max_target_len - 1
+        asked = [
+            (row, turns[: number + 1], video, num_frames, caption)
+            for row, turns, video, num_frames, caption in zip(
+                rows, dialogs, videos, counts.tolist(), captions, strict=True
+            )
+            for number in (range(len(turns)) if split in ("train", "val") else [len(turns) - 1])
+        ]
+        self._refuse_without_room([(row, turns[-1].question, frames) for row, turns, _, frames, _ in asked], tokens)
         examples = []
-        for row, turns, video, num_frames, caption in zip(
-            rows, dialogs, videos, counts.tolist(), captions, strict=True
-        ):
-            for number in range(len(turns)) if split in ("train", "val") else [len(turns) - 1]:
-                parts = self._parts(row, turns[: number + 1], num_frames, tokens, caption, notes)
-                answer, right = ("", []) if split == "predict" else self._right_answers(row, turns[number], split)
-                examples.append(_Example(video, num_frames, parts, answer, right))
+        for row, turns, video, num_frames, caption in asked:
+            parts = self._parts(turns, num_frames, tokens, caption, notes)
+            answer, right = ("", []) if split == "predict" else self._right_answers(row, turns[-1], split)
+            examples.append(_Example(video, num_frames, parts, answer, right))
         targets = references = None
         if split != "predict":
             texts = [example.answer for example in examples]
@@ -250,7 +255,8 @@ class VideoDialogs(ExampleData):
 
     def _caption(self, row: Row) -> str:
         """All that is told about the video, which may be nothing."""
-        return " ".join(text for column in self.text_columns if (text := text_of(row, column).strip()))
+        told = (text_of(row, column) for column in self.text_columns if field_of(row, column) is not None)
+        return " ".join(text.strip() for text in told if text.strip())
 
     def _tokens(self, texts: Sequence[str]) -> dict[str, Ids]:
         """Of each text, which often comes more than once."""
@@ -265,13 +271,33 @@ class VideoDialogs(ExampleData):
         if turn.answer is None:
             raise UserError(
                 f"{row.place}: the last answer is hidden ({HIDDEN}), so that {split} cannot use it: predict it, or "
-                + ("name right answers with --data.source.references_path" if split == "test" else "leave the row out")
+                + (
+                    f"give the row {REFERENCES}, which AvsdFiles takes from --data.source.references_path"
+                    if split == "test"
+                    else "leave the row out"
+                )
             )
         return turn.answer, [turn.answer]
 
+    def _room(self, question: str, num_frames: int, tokens: dict[str, Ids]) -> int:
+        """Places between the frames and the question, for what was told and said; below 0 where it has none itself."""
+        framed = len(tokens[question]) + 2  # its end, and the start of the answer
+        return self.max_seq_len - self.max_target_len - num_frames - framed
+
+    def _refuse_without_room(self, asked: Sequence[tuple[Row, str, int]], tokens: dict[str, Ids]) -> None:
+        """Refuses questions that are too long even with nothing before them, given with the frames of their videos."""
+        rooms = [self._room(question, num_frames, tokens) for _, question, num_frames in asked]
+        if without := [number for number, room in enumerate(rooms) if room < 0]:
+            row, question, num_frames = asked[without[0]]
+            others = f", which is so for {len(without):,} questions" if len(without) > 1 else ""
+            raise UserError(
+                f"{row.place}: the question {question!r:.80} and {num_frames} frames have no room in max_seq_len "
+                f"({self.max_seq_len}) beside max_target_len ({self.max_target_len}){others}: set --data.max_seq_len="
+                f"{self.max_seq_len - min(rooms)} or more, or take fewer frames of a video"
+            )
+
     def _parts(
         self,
-        row: Row,
         turns: Sequence[Turn],
         num_frames: int,
         tokens: dict[str, Ids],
@@ -285,13 +311,7 @@ class VideoDialogs(ExampleData):
             (np.append(tokens[now.question], end), QUESTION),
             (np.array([self.tokenizer.start_id], np.int32), ANSWER),
         ]
-        room = self.max_seq_len - self.max_target_len - num_frames - sum(len(ids) for ids, _ in question)
-        if room < 0:
-            raise UserError(
-                f"{row.place}: the question {now.question!r:.80} and {num_frames} frames have no room in max_seq_len "
-                f"({self.max_seq_len}) beside max_target_len ({self.max_target_len}): set --data.max_seq_len="
-                f"{self.max_seq_len - room} or more, or take fewer frames of a video"
-            )
+        room = self._room(now.question, num_frames, tokens)
         told = tokens[caption]
         told_size = len(told) + 1 if len(told) else 0
         history: list[tuple[Ids, int]] = []

@@ -127,7 +127,10 @@ class NpyFeatures(VideoFeatures):
         for kind in self.kinds:
             if not (self.path / kind).is_dir():
                 there = sorted(folder.name for folder in self.path.iterdir() if folder.is_dir())
-                cure = did_you_mean(kind, there) or ": correct kinds, or set it to null where the folder has the files"
+                cure = (
+                    did_you_mean(kind, there)
+                    or ": correct --data.features.kinds, or set it to null where the folder has the files"
+                )
                 raise UserError(
                     f"{self.path} has no folder {kind!r} of kinds {self.kinds}, only "
                     f"{', '.join(there[:10]) or 'none'}{cure}"

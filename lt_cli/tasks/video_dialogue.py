@@ -120,7 +120,12 @@ class VideoDialogue(WritingTask):
         ):
             if wanted not in (None, known):
                 what = "numbers in a frame" if name == "video_dim" else "kinds of places in a row"
-                cure = f"add --model.backbone.init_args.{name}={wanted}"
+                trains = self._trainer is None or self._trainer.state.fn == "fit"
+                cure = (
+                    f"add --model.backbone.init_args.{name}={wanted}"
+                    if trains
+                    else "give it those that it learned with"
+                )
                 found.append(f"the data has {wanted} {what}, the backbone {known}: {cure}")
         if isinstance(data, TargetData) and self.max_new_tokens > (room := data.max_target_len):
             found.append(

@@ -427,7 +427,7 @@ class TestHidden:
         source = AvsdFiles(test_path=avsd("t.json", dialog("A", *self.SAID, HIDDEN)))
         assert message(lambda: data_of("test", source=source)) == (
             "t.json, dialogs[0] (A): the last answer is hidden (__UNDISCLOSED__), so that test cannot use it: predict "
-            "it, or name right answers with --data.source.references_path"
+            "it, or give the row references, which AvsdFiles takes from --data.source.references_path"
         )
 
     def test_references_do_not_make_up_for_them_in_validation(self) -> None:
@@ -469,6 +469,11 @@ class TestLengths:
             )
             assert turns(data, split).lengths.max() <= room + 3 * (split != "predict")
 
+    @pytest.mark.parametrize("nothing", [None, "", " "])
+    def test_nothing_told(self, nothing: str | None) -> None:
+        source = Given(dialog("A", "how?", "so", caption=nothing, summary=nothing))
+        assert said(data_of("test", source=source), "test")[0] == "how?||"
+
     @pytest.mark.parametrize("split", ["train", "test", "predict"])
     def test_a_question_without_room(self, split: str) -> None:
         """The cure is exact."""
@@ -479,6 +484,14 @@ class TestLengths:
         )
         data = data_of(stage, source=source, max_seq_len=24)
         assert said(data, split)[0] == "how?||"
+
+    def test_questions_without_room(self) -> None:
+        """The cure is one for all of them."""
+        source = Given(dialog("A", "how?", "so"), dialog("B", "why not?", "no"), dialog("C", "?", "yes"))
+        found = message(lambda: data_of(source=source, features=filmed("A", "B", "C", frames=2), max_seq_len=23))
+        assert found.startswith("row 0: the question 'how?' and 2 frames have no room in max_seq_len (23)")
+        assert "(16), which is so for 2 questions: set --data.max_seq_len=28 or more" in found
+        data_of(source=source, features=filmed("A", "B", "C", frames=2), max_seq_len=28)
 
     def test_frames_without_room(self) -> None:
         source, features = Given(dialog("A", "how?", "so")), filmed("A", frames=30)
@@ -695,6 +708,19 @@ class TestFeatureFiles:
 class TestSplits:
     """Parts of the training dialogs that are held out."""
 
+    def test_one_video_alone_is_shared_out(self) -> None:
+        path = avsd("mine.json", *(dialog("A", f"q{i}", "a") for i in range(10)))
+        data = data_of(source=AvsdFiles(path), features=filmed("A"), val_fraction=0.2)
+        assert [len(turns(data, split)) for split in ("train", "val")] == [8, 2]
+
+    def test_two_videos_for_three_splits(self) -> None:
+        path = avsd("mine.json", *(dialog("AB"[i % 2], f"q{i}", "a") for i in range(10)))
+        options = {"features": filmed("A", "B"), "val_fraction": 0.1, "test_fraction": 0.1}
+        assert message(lambda: data_of(source=AvsdFiles(path), **options)) == (
+            "10 training rows are about 2 things that stay in one split each, such as 'A', and none is left to train "
+            "on: give the source test and val rows of its own"
+        )
+
     @pytest.mark.parametrize("seed", range(6))
     def test_dialogs_about_one_video_stay_together(self, seed: int) -> None:
         dialogs = [dialog(f"v{i * i % 13}", f"q{i}", "a") for i in range(60)]
@@ -879,7 +905,7 @@ class TestMistakes:
                 "row 0: caption is not JSON: Expecting value, column 1",
             ),
             ({"source": Given(dialog() | {"image_id": 3})}, "row 0: image_id must be text, not 3"),
-            ({"source": Given(dialog() | {"caption": None})}, "row 0: caption must be text, not None"),
+            ({"source": Given(dialog() | {"caption": 3})}, "row 0: caption must be text, not 3"),
             (
                 {"source": Given(dialog(), dialog("B", "x", " "))},
                 "row 1: dialog[0].answer must be text, not ' ': write null or __UNDISCLOSED__ where it is to be given",

@@ -215,8 +215,8 @@ class TestCheck:
             "f has no folder 'i3d_rbg' of kinds ['i3d_rbg'], only i3d_flow, i3d_rgb, vggish; did you mean i3d_rgb?"
         )
         assert message(lambda: NpyFeatures("f/vggish").check(["a"])) == (
-            "f/vggish has no folder 'i3d_flow' of kinds ['i3d_flow', 'i3d_rgb', 'vggish'], only none: correct kinds, "
-            "or set it to null where the folder has the files"
+            "f/vggish has no folder 'i3d_flow' of kinds ['i3d_flow', 'i3d_rgb', 'vggish'], only none: correct "
+            "--data.features.kinds, or set it to null where the folder has the files"
         )
 
 

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -587,6 +588,30 @@ class TestRuns:
         assert "must be a mapping with the columns image_id, caption, summary, dialog" in message(
             lambda: loaded.predict(["what is it?"])
         )
+
+
+def test_a_language_model_of_ones_own_learns_to_see() -> None:
+    """Its run is needed once: checkpoints of the dialogue hold the text model too."""
+    causal = CONFIG.with_name("causal_language_modeling.yaml")
+    sizes = ["--data.max_seq_len=64", "--model.backbone.max_seq_len=64", "--model.backbone.start_token=false"]
+    run(["fit", f"--config={causal}", "--trainer.max_steps=2", "--model.schedule=null", *sizes])
+    learned = weights(only_run(causal.stem) / "checkpoints" / "last.ckpt")
+    text = [
+        "--model.backbone.text=lt_cli.reuse.causal_vector_backbone",
+        f"--model.backbone.text.path=runs/{causal.stem}",
+    ]
+    short = [
+        "--data.max_seq_len=64",
+        "--data.max_target_len=8",
+        "--trainer.max_steps=1",
+        "--freeze.modules=backbone.text",
+    ]
+    run([*FIT, *FEW, *text, *short])
+    shutil.rmtree(Path("runs") / causal.stem)
+    last = only_run(NAME) / "checkpoints" / "last.ckpt"
+    seen = load(last).task.state_dict()
+    for name, weight in learned.items():
+        assert torch.equal(seen[name.replace("backbone.", "backbone.text.", 1)], weight), name
 
 
 def avsd_files(folder: Path) -> tuple[Path, Path]:
