@@ -3,11 +3,12 @@
     python benchmarks/video_use.py TRAIN.json VALID.json --steps 1500
     python benchmarks/video_use.py TRAIN.json VALID.json --pretrained DIRECTORY
 
-The challenges' features cannot be had without their download, so each video gets frames that stand in for them: the
-words of its caption and summary, of the 250 most frequent after the first 20, each a random vector, those of a frame
-added up. Caption and summary themselves are kept from the model, a byte-level GPT or a causal language model of Hugging
-Face with its tokenizer. Prints the loss in nats per token over all answers of the validation file, and how often an
-answer's own video gives the lower one; the other video is the one after it in the file.
+The challenges' features cannot be had without their download, so each video gets 20 frames that stand in for them: one
+for each word of its summary and caption but the 20 most frequent words, over and over. A word is the mean embedding of
+its tokens in the pretrained model, or, without one, a random vector. Summary and caption themselves are kept from the
+model, a byte-level GPT or a causal language model of Hugging Face with its tokenizer. Prints the loss in nats per token
+over all answers of the validation file, and how often an answer's own video gives the lower one; the other video is the
+one after it in the file.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import re
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +28,40 @@ from lt_cli.cli import run
 from lt_cli.data.video_dialogs import VideoTurns
 from lt_cli.tasks.video_dialogue import VideoDialogue
 
-DIM, FRAMES = 256, 8
+FRAMES = 20
+COMMON = 20
+"""Words that say nothing about a video, as it is in most texts that they are in."""
+
+Words = Callable[[str], np.ndarray]
+"""From a word to a frame."""
 
 
-def stand_ins(files: list[Path], folder: Path) -> None:
-    """Writes FOLDER/ID.npy for each video: frame t is the words of the t-th part of what is told about it."""
+def random_words(dim: int) -> Words:
+    """A random vector for each word."""
+    return lambda word: np.random.default_rng([*word.encode()]).standard_normal(dim).astype(np.float32)
+
+
+def embedded_words(pretrained: str) -> Words:
+    """The mean embedding of a word's tokens, of unit variance over the vocabulary."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    model = AutoModelForCausalLM.from_pretrained(pretrained, dtype=torch.float32)
+    table = model.get_input_embeddings().weight.detach().numpy()
+    table = table / table.std()
+    return lambda word: table[tokenizer(word, add_special_tokens=False)["input_ids"]].mean(0)
+
+
+def stand_ins(files: list[Path], folder: Path, words: Words) -> int:
+    """Writes FOLDER/ID.npy for each video, and returns the numbers of a frame."""
     dialogs = [dialog for file in files for dialog in json.loads(file.read_text())["dialogs"]]
-    texts = [re.findall(r"\w+", f"{dialog['caption']} {dialog['summary']}".lower()) for dialog in dialogs]
-    frequent = [word for word, _ in Counter(word for words in texts for word in words).most_common(270)[20:]]
-    generator = np.random.default_rng(0)
-    vectors = {word: generator.standard_normal(DIM).astype(np.float32) / 4 for word in frequent}
-    for dialog, words in zip(dialogs, texts, strict=True):
-        frames = np.zeros((FRAMES, DIM), np.float32)
-        for place, word in enumerate(words):
-            frames[place * FRAMES // len(words)] += vectors.get(word, 0)
+    texts = [re.findall(r"\w+", f"{dialog['summary']} {dialog['caption']}".lower()) for dialog in dialogs]
+    common = {word for word, _ in Counter(word for text in texts for word in text).most_common(COMMON)}
+    for dialog, text in zip(dialogs, texts, strict=True):
+        told = dict.fromkeys(word for word in text if word not in common) or {"nothing": None}
+        frames = np.stack([words(word) for word in islice(cycle(told), FRAMES)])
         np.save(folder / f"{dialog['image_id']}.npy", frames)
+    return int(frames.shape[1])
 
 
 def losses(task: VideoDialogue, shift: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,16 +95,18 @@ def main() -> None:
     options = parser.parse_args()
     config = Path(__file__).parent.parent / "configs" / "avsd_tiny.yaml"
     with tempfile.TemporaryDirectory() as directory:
-        stand_ins([options.train, options.valid], Path(directory))
+        words = embedded_words(options.pretrained) if options.pretrained else random_words(256)
+        dim = stand_ins([options.train, options.valid], Path(directory), words)
         arguments = [
             *["fit", f"--config={config}", f"--trainer.default_root_dir={directory}/runs"],
             *["--data.source=lt_cli.data.avsd.AvsdFiles", f"--data.source.path={options.train.absolute()}"],
             *[f"--data.source.val_path={options.valid.absolute()}", "--data.summary_column=null"],
             "--data.caption_column=null",
             *["--data.features=lt_cli.data.video_features.NpyFeatures", f"--data.features.path={directory}"],
-            *["--data.features.kinds=null", f"--model.backbone.video_dim={DIM}", "--data.max_turns=1"],
+            *["--data.features.kinds=null", f"--model.backbone.video_dim={dim}", "--data.max_turns=1"],
             *["--data.max_seq_len=320", "--data.max_target_len=96", "--data.batch_size=16"],
             *["--model.generate_in_validation=false", f"--trainer.max_steps={options.steps}"],
+            "--model.frame_weight=0.1",
             *["--trainer.val_check_interval=500", "--trainer.limit_val_batches=20"],
         ]
         if options.pretrained:
@@ -106,6 +130,8 @@ def main() -> None:
     print(f"trained {options.steps} steps in {seconds:.0f} s; {len(right):,} answers, {tokens.sum():,} tokens")
     print(f"right video   {right.sum() / tokens.sum():.4f} nats per token")
     print(f"other video   {other.sum() / tokens.sum():.4f} nats per token")
+    more = other - right
+    print(f"an answer costs {more.mean():.3f} nats more with it, standard error {more.std() / len(more) ** 0.5:.3f}")
     print(f"an answer is likelier with its own video: {(right < other).mean():.3f} of the time")
 
 
