@@ -47,7 +47,7 @@ class CheckpointIO(TorchCheckpointIO):
         self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Reads what ``read`` reads; ``weights_only`` has no say, as a checkpoint is never trusted with code."""
-        return read(path)
+        return read(path, optimizers=True)
 
 
 def _refuse_objects(checkpoint: dict[str, Any]) -> None:
@@ -78,30 +78,36 @@ def _without_data(content: Any) -> Any:
     return content
 
 
-def read(path: _PATH, *, weights: bool = True) -> dict[str, Any]:
+def read(path: _PATH, *, weights: bool = True, optimizers: bool = False) -> dict[str, Any]:
     """The content of a checkpoint, every byte of it checked.
 
     Args:
         path: A file here or an address, or a directory of shards.
         weights: Whether to put the weights together where they are in shards.
+        optimizers: Whether to put the optimisers' states together there, two or three times as much.
 
     Raises:
         UserError: If there is no such file, it is truncated, damaged or not a checkpoint, it holds anything but
             plain types and tensors, or its format is of a later version. It names the newest good one beside it.
     """
     try:
-        return _read(path, weights)
+        return _read(path, weights, optimizers)
     except UserError as error:
         good = None if "://" in str(path) else _newest_good(Path(path))
         raise UserError(f"{error}; the newest good one is {good}" if good else str(error)) from error
 
 
-def _read(path: _PATH, weights: bool) -> dict[str, Any]:
+def _read(path: _PATH, weights: bool, optimizers: bool = False) -> dict[str, Any]:
     if "://" not in str(path) and not Path(path).exists():
         raise UserError(f"there is no checkpoint {path}")
+    if "://" not in str(path) and (converter := Path(path) / shards.OF_DEEPSPEED).is_file():
+        raise UserError(
+            f"{path} is a checkpoint of DeepSpeed's own, which is not read here: "
+            f"python {converter} {path} FILE puts its weights into a file for torch"
+        )
     try:
         if "://" not in str(path) and Path(path).is_dir():
-            checkpoint = shards.read(Path(path), weights=weights)
+            checkpoint = shards.read(Path(path), weights=weights, optimizers=optimizers)
         else:
             with get_filesystem(path).open(str(path), "rb") as file:
                 _refuse_damage(file)

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lt_cli.arguments import Invocation, arrange, check_files
 from lt_cli.callbacks.first_page import FirstPage
+from lt_cli.callbacks.same_start import SameStart
 from lt_cli.callbacks.session_record import SessionRecord
 from lt_cli.checkpoint import changes, restore_data
 from lt_cli.checkpoint_io import read
@@ -99,7 +100,12 @@ class CLI(LightningCLI):
             anew = self.config["fit"].clone()
             anew.ckpt_path = None  # the file is a run's configuration, not a session's
             session = SessionRecord(self.invocation.typed, self.invocation.ckpt_path, self.changes)
-            record = [session, SaveConfigCallback(self._parser("fit"), anew, overwrite=True), FirstPage()]
+            record = [
+                SameStart(self.invocation.ckpt_path),
+                session,
+                SaveConfigCallback(self._parser("fit"), anew, overwrite=True),
+                FirstPage(),
+            ]
         ours = callbacks(config, self.signals, saving=saving, record=record)
         return make_trainer({**config.trainer, **kwargs}, ours, run)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -21,3 +22,10 @@ def part_of(whole: Any, like: Any) -> Any:
     if not isinstance(like, DTensor) or not isinstance(whole, Tensor) or whole.shape != like.shape:
         return whole
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def shares_out(strategy: Strategy) -> bool:
+    """Whether each process has a part of the weights only, so that a forward pass is one of all processes."""
+    if isinstance(strategy, DeepSpeedStrategy):
+        return bool(strategy.zero_stage_3)
+    return isinstance(strategy, FSDPStrategy | ModelParallelStrategy)

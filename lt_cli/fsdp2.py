@@ -1,7 +1,8 @@
-"""FSDP2: weights shared out among the processes, block by block, for every task and every backbone."""
+"""FSDP2: weights shared out among the processes, block by block, for every task and any backbone of blocks."""
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +13,19 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import distributed, nn
+from torch.distributed import default_pg_timeout
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from lt_cli.dtensors import part_of
-from lt_cli.errors import UserError
+from lt_cli.errors import UserError, some_of
 from lt_cli.optim import outermost_lists
+from lt_cli.refusals import refusals_of
 from lt_cli.shards import BESIDES, numbered
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step", "sample_images", "sample_texts")
@@ -45,9 +48,11 @@ class FSDP2(ModelParallelStrategy):
             Blocks with batch norms keep all, as a norm would count a batch that it sees twice.
         save_distributed_checkpoint: Whether each process writes its part of a checkpoint; false puts it together in
             one file, for which the first process needs the memory. Either is read by any number of processes.
+        timeout: How long a process waits for the others, as in 0:05:00, before it counts them as lost.
 
     Raises:
-        UserError: If data_parallel_size is not the number of processes, or a callback averages weights.
+        UserError: If data_parallel_size is not the number of processes, a callback averages weights, or a weight
+            cannot be cut.
     """
 
     def __init__(
@@ -55,9 +60,10 @@ class FSDP2(ModelParallelStrategy):
         data_parallel_size: Literal["auto"] | int = "auto",
         activation_checkpointing: bool = False,
         save_distributed_checkpoint: bool = True,
+        timeout: timedelta = default_pg_timeout,
     ) -> None:
         """Shares out nothing yet."""
-        super().__init__(data_parallel_size, 1, save_distributed_checkpoint)
+        super().__init__(data_parallel_size, 1, save_distributed_checkpoint, timeout=timeout)
         self.activation_checkpointing = activation_checkpointing
 
     def setup_environment(self) -> None:
@@ -103,20 +109,18 @@ class FSDP2(ModelParallelStrategy):
 
     def on_validation_start(self) -> None:
         """All processes evaluate the same."""
-        self._agree_on_statistics()
+        self._agree_on_buffers()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Lightning's, of which all processes have the same."""
-        self._agree_on_statistics()
+        self._agree_on_buffers()
         return super().lightning_module_state_dict()
 
-    def _agree_on_statistics(self) -> None:
-        """Those of batch norms are the first process's, as with ``ddp``; each process has counted its own rows."""
+    def _agree_on_buffers(self) -> None:
+        """They are the first process's, as with ``ddp``: each has counted its own rows in norms and the like."""
         assert self.model is not None
-        for module in self.model.modules():
-            if isinstance(module, _BatchNorm):
-                for buffer in module.buffers(recurse=False):
-                    distributed.broadcast(buffer, src=0)
+        for buffer in self.model.buffers():
+            distributed.broadcast(buffer, src=0)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Lightning's, or for one file what a plain optimiser has; its own way takes parameters for one another."""
@@ -148,10 +152,15 @@ class FSDP2(ModelParallelStrategy):
 
     def _read_shards(self, path: Path) -> dict[str, Any]:
         assert self.model is not None
+        saved = FileSystemReader(path).read_metadata().state_dict_metadata
         weights = {"state_dict": get_model_state_dict(self.model)}
+        own = {f"state_dict.{name}" for name in weights["state_dict"]}
+        others = sorted(name for name in saved if name.startswith("state_dict.") and name not in own)
+        assert self.lightning_module is not None
+        if others and self.lightning_module.strict_loading:  # nobody asks for them
+            raise ValueError(f"Unexpected key in checkpoint {some_of(others, 3)}")
         load(weights, checkpoint_id=path)
         self._take_weights(weights["state_dict"])
-        saved = FileSystemReader(path).read_metadata().state_dict_metadata
         for number, optimizer in enumerate(self.optimizers):
             key = f"optimizer_{number}"
             state: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer)
@@ -161,7 +170,18 @@ class FSDP2(ModelParallelStrategy):
                 for name, values in state["state"].items()
                 if any(f"{key}.state.{name}.{kind}" in saved for kind in values)
             }
+            added = [
+                {
+                    name: group.pop(name)
+                    for name in [*group]
+                    if name != "params" and f"{key}.param_groups.{i}.{name}" not in saved
+                }
+                for i, group in enumerate(state["param_groups"])
+            ]  # such as a schedule's learning rate, where there was no schedule
             load({key: state}, checkpoint_id=path)
+            state["param_groups"] = [
+                {**group, **more} for group, more in zip(state["param_groups"], added, strict=True)
+            ]
             if [group["params"] for group in state["param_groups"]] != names:
                 raise ValueError("the optimiser's groups hold other parameters")
             optimizer.load_state_dict(numbered(state))
@@ -202,26 +222,40 @@ for name in ("fsdp2", f"{FSDP2.__module__}.{FSDP2.__name__}".lower()):  # a clas
 
 
 def share_out(task: LightningModule) -> None:
-    """Shares out a task's weights as its trainer's strategy says, once: by the blocks of its backbone, and the rest.
+    """Shares out a task's weights among all processes, once: by the blocks of its backbone, and the rest.
 
     Blocks are what the outermost lists of the backbone hold. The rest, such as embeddings and heads, is put together
     at the beginning of each step, as tasks also use it outside ``forward``.
+
+    Raises:
+        UserError: If another strategy than FSDP2 asks for it, or a weight cannot be cut.
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     if isinstance(task, FSDPModule):
         return
     strategy, mesh = task.trainer.strategy, task.device_mesh["data_parallel"]  # type: ignore[index]  # the caller's
+    if not isinstance(strategy, FSDP2):  # whose mesh may be another, while data is shared out among all processes
+        raise UserError(
+            f"{type(strategy).__name__} leaves it to each model how to share it out: use lt_cli.fsdp2.FSDP2"
+        )
+    if numbers := [name for name, parameter in task.named_parameters() if not parameter.ndim]:
+        raise UserError(
+            f"FSDP2 cuts weights along their first dimension, and {some_of(numbers, 3)} has none: make it a vector of "
+            "one number, or use --trainer.strategy=ddp"
+        )
     if (synchronisation := getattr(strategy, "_layer_sync", None)) is not None:  # Lightning's strategy forgets it
         synchronisation.apply(task)
-    task.to(memory_format=torch.contiguous_format)  # the only one that can be cut
-    for block in blocks(task):
-        if getattr(strategy, "activation_checkpointing", False) and not _counts_batches(block):
-            # no wrapper, so that all keep their names; within what puts the weights together and takes them apart
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        fully_shard(block, mesh=mesh)
-    # whatever is put together is taken apart again after evaluations too: what changes a weight changes its parts
-    fully_shard(task, mesh=mesh, reshard_after_forward=True)
+    for parameter in task.parameters():
+        parameter.data = parameter.data.contiguous()  # no other layout can be cut
+    with refusals_of("--trainer.strategy"):
+        for block in blocks(task):
+            if strategy.activation_checkpointing and not _counts_batches(block):
+                # no wrapper, so that all keep their names; within what puts the weights together and takes them apart
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            fully_shard(block, mesh=mesh)
+        # whatever is put together is taken apart again after evaluations too: what changes a weight changes its parts
+        fully_shard(task, mesh=mesh, reshard_after_forward=True)
     type(task).__name__ = type(task).__name__.removeprefix("FSDP")  # messages speak of the user's class
     for name in filter(partial(hasattr, task), STEPS):
         register_fsdp_forward_method(task, name)
@@ -229,8 +263,9 @@ def share_out(task: LightningModule) -> None:
 
 def blocks(task: LightningModule) -> list[nn.Module]:
     """The blocks of a task's backbone that have weights, all of them their own: no other part uses one of them."""
-    lists = outermost_lists(task.get_submodule("backbone")).values()
-    found = [*dict.fromkeys(block for parts in lists for block in parts if any(True for _ in block.parameters()))]
+    backbone = task.get_submodule("backbone")
+    lists = outermost_lists(backbone).values()
+    found = [*dict.fromkeys(block for parts in lists for part in parts for block in _units(part, _size(backbone) // 2))]
     inside = {module for block in found for module in block.modules()}
     uses = Counter(parameter for block in found for parameter in block.parameters())
     outside = (module for module in task.modules() if module not in inside)
@@ -238,5 +273,28 @@ def blocks(task: LightningModule) -> list[nn.Module]:
     return [block for block in found if all(uses[parameter] == 1 for parameter in block.parameters())]
 
 
+def _units(part: nn.Module, largest: int) -> list[nn.Module]:
+    """A part of a list, or its own parts: those of a list, which has no ``forward``, or a large stage's own blocks."""
+    lists: list[nn.Module] = []
+    if isinstance(part, nn.ModuleList | nn.ModuleDict):
+        lists = [part]
+    elif _size(part) > largest:
+        inner = [part] if isinstance(part, nn.Sequential) else outermost_lists(part).values()
+        lists = [one for one in inner if _holds_blocks(one)]
+    if lists:
+        return [unit for one in lists for child in one.children() for unit in _units(child, largest)]
+    return [part] if _size(part) else []
+
+
+def _holds_blocks(part: nn.Module) -> bool:
+    """Whether it is a list of several parts of one kind, each of parts of its own."""
+    children = [child for child in part.children() if _size(child)]
+    return len(children) > 1 and len({*map(type, children)}) == 1 and all(any(child.children()) for child in children)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def _counts_batches(block: nn.Module) -> bool:
-    return any(isinstance(part, _BatchNorm) for part in block.modules())
+    return any(isinstance(part, _NormBase) for part in block.modules())

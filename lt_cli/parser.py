@@ -181,13 +181,23 @@ def explain(message: str) -> str:
     keys: list[str] = []
     causes: list[str] = []
     class_path = value = ""
-    for line in (" ".join(line.split()).removeprefix("- ") for line in message.splitlines()):
+    given = re.findall(r"Given value: NestedArg\(key='(.*?)'", message)[-1:]
+    class_indent = -1
+    for raw in message.splitlines():
+        line, indent = " ".join(raw.split()).removeprefix("- "), len(raw) - len(raw.lstrip())
+        if causes and given and given[0].replace("init_args.", "") != ".".join(keys[1:]):
+            # an option of what this is was given, so that no branch but that of a class can be meant
+            if (CLASS.search(line) or "dot import path" in line) and all(map(EXPECTED.match, causes)):
+                causes = []
+            elif indent <= class_indent:
+                break
         if match := KEY.search(line) or CLASS.search(line):
             if causes:
                 break
             if match.re is KEY:
                 keys.append(match[1])
-            class_path = match[1] if match.re is CLASS else class_path
+            else:
+                class_path, class_indent = match[1], indent
         elif match := VALUE.match(line):
             of_another = match["key"] and match["key"].replace("init_args.", "") != ".".join(keys[1:])
             value = "" if of_another else (match["nested"] or match["plain"]).strip("'")

@@ -24,16 +24,22 @@ def _lost_worker(error: BaseException) -> bool:
 
 
 def _lost_process(error: BaseException) -> bool:
-    """Whether another process of the run is gone, which torch says in the words of the network's library."""
+    """Whether processes cannot reach one another, which torch says in the words of the network's library."""
     of_gloo = isinstance(error, RuntimeError) and "/gloo/transport/" in str(error)
     return of_gloo or isinstance(error, torch.distributed.DistError)
+
+
+def _cannot_be_cut(error: BaseException) -> bool:
+    """Whether a part of a model, or an optimiser, does not work on weights that processes share out."""
+    marks = ("torch.Tensor and DTensor", "Sharding propagation failed", "placement changes are not supported")
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
 
 
 def is_refusal(error: BaseException) -> bool:
     """Whether a library refuses what it was told, or memory ends; anything else is a defect."""
     if isinstance(error, UserError):
         return False
-    if _lost_worker(error) or _lost_process(error):
+    if _lost_worker(error) or _lost_process(error) or _cannot_be_cut(error):
         return True
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     told = isinstance(error, ValueError | RuntimeError) and not {"lightning", "optim"}.isdisjoint(raised_in.parts)
@@ -65,7 +71,14 @@ def as_mistake(error: BaseException, where: str = "") -> UserError:
         return RunError(f"{text.rstrip('.')}: it may have run out of memory; use fewer --data.num_workers, or 0")
     if _lost_process(error):
         said = re.sub(r"^\[\S+\] |\. This is typically.*", "", text.partition("\n")[0])
-        return RunError(f"the processes of the run lost one another: {said}")
+        more = re.search(r"Last error:\s*(.+)", text)  # of NCCL, whose first line has no cause
+        said = f"{said} ({more[1].strip()})" if more else said
+        return RunError(f"the processes of the run lost or did not find one another: {said}")
+    if _cannot_be_cut(error):
+        return UserError(
+            "a part of the model or the optimiser does not work on weights that processes share out: use "
+            f"--trainer.strategy=ddp, or another optimiser ({text.partition('. ')[0]:.200})"
+        )
     line = text.partition("\n")[0] or type(error).__name__
     return UserError(f"{where}: {line}" if where else line)
 

@@ -31,13 +31,15 @@ from lt_cli.files import sync
 MANIFEST = "checksums.json"
 BESIDES = "meta.pt"
 """Where Lightning puts all that is neither weights nor optimiser state."""
+OF_DEEPSPEED = "zero_to_fp32.py"
+"""What DeepSpeed leaves in a checkpoint, to make a file for torch of it."""
 
 Summary = dict[str, tuple[int, int]]
 
 
 def holds_shards(directory: Path) -> bool:
     """Whether a directory is a checkpoint."""
-    return (directory / BESIDES).is_file()
+    return any((directory / name).is_file() for name in (BESIDES, OF_DEEPSPEED))
 
 
 def writes_shards(strategy: Strategy) -> bool:
@@ -99,12 +101,13 @@ def collect(parent: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def read(directory: Path, *, weights: bool) -> dict[str, Any]:
+def read(directory: Path, *, weights: bool, optimizers: bool) -> dict[str, Any]:
     """What a plain checkpoint would hold.
 
     Args:
         directory: The shards.
-        weights: Whether to put weights and optimisers' states together; otherwise there are none.
+        weights: Whether to put the weights together; otherwise there are none.
+        optimizers: Whether to put the optimisers' states together too, where there are any.
 
     Raises:
         ValueError: If a file is missing, truncated or damaged.
@@ -117,11 +120,11 @@ def read(directory: Path, *, weights: bool) -> dict[str, Any]:
     if not weights:
         return {**content, "state_dict": {}}
     whole: dict[str, Any] = {}
-    planner = _EmptyStateDictLoadPlanner()  # type: ignore[no-untyped-call]
+    planner = _EmptyStateDictLoadPlanner(keys=None if optimizers else {"state_dict"})  # type: ignore[no-untyped-call]
     _load_state_dict(whole, storage_reader=FileSystemReader(directory), planner=planner, no_dist=True)
-    optimizers = [numbered(whole[f"optimizer_{number}"]) for number in range(len(whole) - 1)]
+    states = [numbered(whole[f"optimizer_{number}"]) for number in range(len(whole) - 1)]
     # without any, as where only weights were saved, there is no such entry in a plain checkpoint either
-    return {**content, "state_dict": whole["state_dict"], **({"optimizer_states": optimizers} if optimizers else {})}
+    return {**content, "state_dict": whole["state_dict"], **({"optimizer_states": states} if states else {})}
 
 
 def numbered(state: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +135,8 @@ def numbered(state: dict[str, Any]) -> dict[str, Any]:
         own = {name: len(numbers) + place for place, name in enumerate(group["params"])}
         numbers |= own
         groups.append({**group, "params": [*own.values()]})
-    return {"state": {numbers[name]: values for name, values in state["state"].items()}, "param_groups": groups}
+    kept = state.get("state", {})  # shards leave out what is empty, as that of SGD is
+    return {"state": {numbers[name]: values for name, values in kept.items()}, "param_groups": groups}
 
 
 def _summary(file: Path) -> tuple[int, int]:

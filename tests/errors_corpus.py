@@ -1019,7 +1019,36 @@ PLACES = [
 ]
 """Where there is no place: directories that cannot be, memory that is not there."""
 
+FSDP2 = [*FIT["pixel_generation"], "--trainer.strategy=lt_cli.fsdp2.FSDP2", "--trainer.devices=1"]
+DDP = [*FIT["pixel_generation"], "--trainer.strategy=lightning.pytorch.strategies.DDPStrategy"]
+
+STRATEGIES = [
+    Wrong(
+        [*FSDP2, "--trainer.strategy.activation_checkpoint=true"],
+        "--trainer.strategy: FSDP2 has no option activation_checkpoint; did you mean activation_checkpointing?",
+    ),
+    Wrong(
+        [*FSDP2, "--trainer.strategy.data_parallel_size=x"],
+        "--trainer.strategy.data_parallel_size: expected int or one of 'auto', got x",
+    ),
+    Wrong(
+        [*DDP, "--trainer.strategy.timeou=0:05:00"],
+        "--trainer.strategy: DDPStrategy has no option timeou; did you mean timeout?",
+    ),
+    Wrong(
+        [*FIT["pixel_generation"], "--trainer.strategy=fsdp2", "--trainer.strategy.timeout=0:05:00"],
+        "--trainer.strategy: fsdp2 is no class known here: give its full dotted path, such as …",
+    ),
+    Wrong(
+        ["test", "--ckpt_path=run/last.ckpt"],
+        "run/last.ckpt is a checkpoint of DeepSpeed's own, which is not read here: python …",
+        before=save("run/last.ckpt/zero_to_fp32.py", "print()"),
+    ),
+]
+"""Options of a strategy, and what one leaves behind."""
+
 CORPUS = [
+    *STRATEGIES,
     Wrong([""], "the first argument must be fit, validate, test or predict, not nothing"),
     *(Wrong([*FIT["pixel_generation"], *words(option)], says) for option, says in GENERATION.items()),
     *(Wrong([*FIT["pixel_classification"], *words(option)], says) for option, says in CLASSIFICATION.items()),

@@ -137,7 +137,8 @@ VIDEO_CORPUS = [
     Wrong(
         [*FIT, "--data.features.num_frames=100"],
         "train, dialog 0 (scene_0104): the question 'what colour is it?' and 100 frames have no room in max_seq_len "
-        "(128) beside max_target_len (24): set --data.max_seq_len=144 or more, or take fewer frames of a video",
+        "(128) beside max_target_len (24), which is so for 144 questions: set --data.max_seq_len=144 or more, or take "
+        "fewer frames of a video",
     ),
     Wrong(
         [*FIT, "--data.summary_column=sumary"],

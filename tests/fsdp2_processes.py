@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pytest
 import torch
-from contract_suite import CONFIGS, freeze_and_noise, only_run
+from contract_suite import CONFIGS, Killed, dies_after, freeze_and_noise, only_run
 from lightning.pytorch.loops import utilities
 
 from lt_cli.cli import CLI, run
@@ -47,7 +47,9 @@ PROBE = (
     next(config for config in CONFIGS if config.stem == "pixel_classification"),
     ["--model.layer=1", "--model.generative_weight=0"],
 )
+PIXELS = CASES["pixel_generation"]
 MUON = (CASES["causal_language_modeling"][0], ["--model.optimizer=lt_cli.optim.MuonAdamW"])
+SGD = (CASES["causal_language_modeling"][0], ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"])
 
 FSDP2 = ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=lt_cli.fsdp2.FSDP2"]
 RECOMPUTING = "--trainer.strategy.activation_checkpointing=true"
@@ -120,14 +122,26 @@ def evaluations() -> dict[str, dict[str, float]]:
 
 
 def norms_blocks_and_matrices() -> dict[str, dict[str, float]]:
-    """Batch norms as ``ddp`` has them; a run whose last block has no gradients; an optimiser of whole matrices."""
+    """Batch norms as ``ddp`` has them; a block without gradients; optimisers of whole matrices, and without state."""
     said = {"ddp": scores(run([*arguments(RESNET, "norms/ddp"), *DDP]))}
     run([*arguments(MUON, "muon/ddp"), *DDP])
-    for name, case in (("norms", RESNET), ("unused", PROBE), ("muon", MUON)):
+    for name, case in (("norms", RESNET), ("unused", PROBE), ("muon", MUON), ("sgd", SGD)):
         said[name] = scores(run([*arguments(case, f"{name}/whole"), *FSDP2, RECOMPUTING]))
         rewind(case, f"{name}/whole", f"{name}/resumed")
         go_on(case, f"{name}/resumed", *FSDP2, RECOMPUTING)
     return said
+
+
+def changes_of_mind() -> dict[str, float]:
+    """A schedule where there was none; and a run that was killed between its last step and the validation of it."""
+    case = CASES["causal_language_modeling"]
+    run([*arguments(case, "constant"), *FSDP2, "--model.schedule=null", "--trainer.max_epochs=1"])
+    go_on(case, "constant", *FSDP2)
+    late = [*arguments(PIXELS, "late"), *FSDP2, "--trainer.max_epochs=-1", "--trainer.max_steps=2"]
+    late += ["--trainer.val_check_interval=4", "--checkpoints.every_minutes=0", "--model.schedule.warmup_steps=0"]
+    with pytest.raises(Killed), dies_after(2):
+        run(late)
+    return scores(run([*late, "--ckpt_path=last"]))
 
 
 def half_precision() -> dict[str, dict[str, float]]:
@@ -165,6 +179,7 @@ def refusals() -> dict[str, str]:
         path = last(f"causal_language_modeling/{kind}", case)
         again = [*arguments(case, "refused"), f"--ckpt_path={path}", *FSDP2]
         note(f"{kind} layers", lambda again=again: run([*again, "--model.backbone.num_layers=3"]))
+        note(f"{kind} fewer layers", lambda again=again: run([*again, "--model.backbone.num_layers=1"]))
         note(f"{kind} width", lambda again=again: run([*again, "--model.backbone.embed_dim=16"]))
     decayed, path = (
         CASES["sequence_classification"],
@@ -181,7 +196,7 @@ def main(root: Path) -> None:
     """Leaves runs and what was said under the directory."""
     os.chdir(root)
     said: dict[str, Any] = {"cases": every_case(), "evaluations": evaluations(), "norms": norms_blocks_and_matrices()}
-    said["precision"] = half_precision()
+    said["precision"], said["late"] = half_precision(), changes_of_mind()
     with as_on_gpus():
         said["gpus"] = scores(run([*arguments(CASES["pixel_generation"], "gpus"), *FSDP2]))
     said["refusals"] = refusals()

@@ -319,7 +319,9 @@ class TestMain:
         monkeypatch.setattr("lt_cli.tasks.pixel_generation.PixelGeneration.step", lose)
         code, errors = shell(*FIT)
         assert code == 1
-        assert errors.splitlines()[-1].startswith(f"error: the processes of the run lost one another: {rule}")
+        assert errors.splitlines()[-1].startswith(
+            f"error: the processes of the run lost or did not find one another: {rule}"
+        )
         assert "Traceback" not in errors
 
     @pytest.mark.parametrize(("restarts", "said"), [("3", True), ("0", False)])

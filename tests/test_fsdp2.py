@@ -19,6 +19,7 @@ from contract_suite import (
     without_dropout,
 )
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from pretrained import pretrained_gpt2
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -76,7 +77,7 @@ def said(shared_out: Path) -> dict[str, Any]:
 
 def content(directory: Path, case: tuple[Path, list[str]]) -> dict[str, Any]:
     """Of the last checkpoint of a run."""
-    found: dict[str, Any] = read(processes.last(str(directory), case))
+    found: dict[str, Any] = read(processes.last(str(directory), case), optimizers=True)
     assert found["global_step"] == STEPS
     return found
 
@@ -188,6 +189,27 @@ def test_muon_puts_matrices_together(shared_out: Path, monkeypatch: pytest.Monke
     assert_close(whole, content(Path("muon/to_finish"), processes.MUON), 5e-4)
 
 
+def test_an_optimiser_without_state(shared_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shared_out)
+    whole, resumed = (content(Path("sgd") / kind, processes.SGD) for kind in ("whole", "resumed"))
+    assert whole["optimizer_states"][0]["state"] == {}
+    assert_same_weights(resumed["state_dict"], whole["state_dict"])
+    path = processes.last("sgd/whole", processes.SGD)
+    assert run(["test", f"--ckpt_path={path}", *TEST_ALL]).trainer.callback_metrics["test/loss"].isfinite()
+    assert "optimizer_states" not in read(path), "who does not train needs no memory for them"
+
+
+def test_a_schedule_where_there_was_none(shared_out: Path) -> None:
+    groups = content(shared_out / "constant", processes.MUON)["optimizer_states"][0]["param_groups"]
+    assert [group["initial_lr"] for group in groups] == [0.003] * len(groups)
+    assert all(group["lr"] < 0.003 for group in groups)
+
+
+def test_what_follows_the_last_step_is_made_up_for(shared_out: Path, said: dict[str, Any]) -> None:
+    assert said["late"]["val/loss"] > 0
+    assert (processes.last(str(shared_out / "late"), processes.PIXELS).parent / "best.ckpt").exists()
+
+
 def test_half_precision(shared_out: Path, said: dict[str, Any]) -> None:
     case = processes.CASES["causal_language_modeling"]
     assert_close(content(shared_out / "mixed/ddp", case), content(shared_out / "mixed/fsdp2", case))
@@ -206,6 +228,8 @@ def test_evaluations_leave_weights_that_can_be_trained(said: dict[str, Any]) -> 
     ("name", "rule"),
     [
         ("whole layers", "is of another model or optimiser: Missing key in checkpoint state_dict: .*blocks.2"),
+        ("whole fewer layers", "is of another model or optimiser: Unexpected key in checkpoint .*blocks.1"),
+        ("one fewer layers", "is of another model: Unexpected key.*blocks.1"),
         ("whole width", "is of another model or optimiser: .*Size mismatch"),
         ("one layers", "is of another model: Missing key.*blocks.2"),
         ("one width", "is of another model: size mismatch for backbone.token_embedding.weight"),
@@ -295,6 +319,8 @@ THEIRS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 BART = {"model_type": "bart", "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2}
 BART |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+SWIN: dict[str, Any] = {"model_type": "swin", "image_size": 16, "patch_size": 2, "window_size": 2}
+SWIN |= {"embed_dim": 8, "depths": [2, 6], "num_heads": [2, 2]}
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2}
 
 
@@ -334,7 +360,7 @@ BACKBONES: dict[str, tuple[Callable[[], Backbone], Callable[[Any], Tensor], int]
     "encoder": (lambda: Encoder(**SIZES, **OURS), of_text, 2),
     "mlp": (lambda: MLP(num_features=768, hidden_dims=[16, 8]), of_picture, 2),
     "no blocks": (lambda: ModuleBackbone(module=nn.Linear(16, 4)), of_picture, 0),
-    "resnet": (lambda: ResNet(widths=[4, 8], blocks=[1, 2]), of_picture, 4),
+    "resnet": (lambda: ResNet(widths=[4, 8], blocks=[1, 2]), of_picture, 5),
     "gpt2": (gpt2, of_next, 2),
     "gpt2 with adapters": (lambda: gpt2(LoRA(rank=2)), of_next, 2),
     "llama": (lambda: HuggingFaceCausalLM(architecture={"model_type": "llama", **THEIRS}, **SIZES), of_next, 2),
@@ -432,6 +458,40 @@ class TestBackbones:
             kinds = {type(value) for state in optimizer.state.values() for value in state.values() if value.ndim}
             assert kinds == {DTensor if shared else Tensor}
         assert_same_weights(weights[True], weights[False])
+
+    def test_parts_of_parts(self) -> None:
+        """Lists within lists have no forward; a stage of most weights is shared out by its own blocks."""
+        nested = nn.ModuleList(nn.ModuleList([nn.Linear(4, 4), nn.LayerNorm(4)]) for _ in range(2))
+        stages = nn.Sequential(nn.Linear(4, 4), nn.Sequential(*(nn.Sequential(nn.Linear(4, 4)) for _ in range(5))))
+        for parts, expected in ((nested, [*nested[0], *nested[1]]), (stages, [stages[0], *stages[1]])):
+            task = Alone(nn.ModuleDict({"parts": parts}), of_next)
+            assert fsdp2.blocks(task) == expected
+            task.share_out()
+        swin = HuggingFaceVision(architecture=SWIN)
+        sizes = [sum(p.numel() for p in block.parameters()) for block in fsdp2.blocks(Alone(swin, of_picture))]
+        assert len(sizes) > len(SWIN["depths"])
+        assert max(sizes) < sum(sizes) / 2
+
+    def test_weights_of_any_layout(self) -> None:
+        layer = nn.Linear(4, 3)
+        layer.weight = nn.Parameter(torch.rand(4, 3).T)
+        task = Alone(nn.Sequential(layer), lambda backbone: backbone(torch.ones(2, 4)).sum())
+        gradients = task.gradients()
+        task.share_out()
+        for name, gradient in task.gradients().items():
+            torch.testing.assert_close(gradient, gradients[name], msg=name)
+
+    def test_a_number_cannot_be_cut(self) -> None:
+        task = Alone(nn.ParameterDict({"temperature": nn.Parameter(torch.tensor(1.0))}), of_next)
+        with pytest.raises(UserError, match=r"and backbone\.temperature has none: make it a vector of one number"):
+            task.share_out()
+
+    def test_another_strategy_of_parts(self) -> None:
+        """Whose mesh may leave each process alone with all weights, and rows of its own."""
+        task = Alone(GPT(**SIZES, **OURS), of_next)
+        task.strategy = ModelParallelStrategy()  # type: ignore[assignment]
+        with pytest.raises(UserError, match=r"ModelParallelStrategy leaves it to each model .*lt_cli\.fsdp2\.FSDP2"):
+            task.share_out()
 
     def test_lightnings_synchronised_norms(self) -> None:
         """Its own strategy forgets ``--trainer.sync_batchnorm=true``."""

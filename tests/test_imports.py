@@ -17,10 +17,20 @@ def within(room: str) -> set[str]:
 
 ALLOWED = {
     "backbones": within("backbones"),
-    "data": within("data"),
+    "data": {*within("data"), "dtensors"},
     "tasks": {
         *within("tasks"),
-        *("backbones.base", "beam_search", "fsdp2", "generation", "losses", "metrics", "optim", "optimizer_settings"),
+        *(
+            "backbones.base",
+            "beam_search",
+            "dtensors",
+            "fsdp2",
+            "generation",
+            "losses",
+            "metrics",
+            "optim",
+            "optimizer_settings",
+        ),
         *(
             "data.answer_rows",
             "data.base",
@@ -41,7 +51,7 @@ ALLOWED = {
     "coco_scores": set(),
     "dtensors": set(),
     "optim": {"dtensors"},
-    "fsdp2": {"dtensors", "optim", "shards"},
+    "fsdp2": {"dtensors", "optim", "refusals", "shards"},
     "optimizer_settings": {"optim"},
     "loggers": set(),
     "quiet": set(),

@@ -37,12 +37,12 @@ class ExactResume(Callback):
         """Whether the checkpoint is of the end of a batch, before the validation that may follow it is over."""
         return {"in_batch_end": self._in_batch_end}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Notes where the checkpoint is of."""
-        self._resumes_in_batch_end = state_dict["in_batch_end"]
-
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Notes where the loaders stood, and says what keeps the run from ending with the same bits."""
+        """Notes where the run stood, and says what keeps it from ending with the same bits.
+
+        Lightning is kept from leaving at once where only what follows the last batch is left to do; as a strategy may
+        restore a run after every hook but those of training, nothing later than this would.
+        """
         if trainer.state.fn == "fit":
             before = checkpoint.get("lt_cli", {}).get("machine", {})
             for name, now in machine(trainer).items():
@@ -59,22 +59,13 @@ class ExactResume(Callback):
             self._patience = {one: one.patience for one in trainer.callbacks if isinstance(one, EarlyStopping)}  # type: ignore[attr-defined]
         self._loader_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         self._step = checkpoint["global_step"]
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps Lightning from leaving at once where only what follows the last batch is left to do.
-
-        Raises:
-            UserError: If this process found another checkpoint than the first one, as on a host with runs of its own.
-        """
-        if (first := trainer.strategy.broadcast(self._step)) != self._step:
-            raise UserError(
-                f"process {trainer.global_rank} goes on from step {self._step}, the first one from step {first}: "
-                "all hosts must find the same checkpoint, in a --trainer.default_root_dir that they share"
-            )
-        loop = trainer.fit_loop.epoch_loop
-        self._max_steps = loop.max_steps
-        if self._resumes_in_batch_end and self._step == self._max_steps:
-            loop.max_steps += 1
+        if trainer.state.fn == "fit":
+            own = checkpoint.get("callbacks", {}).get(self.state_key, {})
+            self._resumes_in_batch_end = own.get("in_batch_end", False)
+            loop = trainer.fit_loop.epoch_loop
+            self._max_steps = loop.max_steps
+            if self._resumes_in_batch_end and self._step == self._max_steps:
+                loop.max_steps += 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the loaders where they stood, and ends the epoch that a checkpoint of its end left open.

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
+from lt_cli.dtensors import shares_out
 from lt_cli.errors import UserError
 from lt_cli.tasks.base import evaluating, run_directory
 
@@ -56,7 +56,7 @@ class Samples(Callback, ABC):
 
     def _draw_once(self, trainer: Trainer, pl_module: LightningModule, run: Path) -> None:
         """On the first process; with all others where they share out the weights, which drawing needs whole."""
-        together = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+        together = shares_out(trainer.strategy)
         path = self.path(run, trainer.global_step)
         if path == self._newest or not (together or trainer.is_global_zero):
             return

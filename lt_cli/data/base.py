@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from lt_cli.data.buckets import LengthSampler
 from lt_cli.data.rows import write_jsonl
 from lt_cli.data.sampler import BatchSampler, State
+from lt_cli.dtensors import shares_out
 from lt_cli.errors import UserError
 
 SplitName = Literal["train", "val", "test", "predict"]
@@ -372,8 +372,11 @@ def _refuse_unshareable(name: SplitName, sampler: BatchSampler, tokens_per_batch
     def reached(batches: int) -> int:
         return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
-    sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
-    if sharded and name != "train" and reached(sampler.shared_batches) < reached(sampler.global_batches):
+    if (
+        shares_out(trainer.strategy)
+        and name != "train"
+        and reached(sampler.shared_batches) < reached(sampler.global_batches)
+    ):
         option = "batch_size" if tokens_per_batch is None else "tokens_per_batch"
         raise UserError(
             f"{name} has {rows} rows, so that the last batch has {rows % processes} for {processes} processes, all of "

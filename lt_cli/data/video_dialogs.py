@@ -97,7 +97,7 @@ class VideoDialogs(ExampleData):
         features: Where the frames of videos come from.
         tokenizer: Text to tokens.
         video_column: Column of the video's id.
-        caption_column: Column of a text about the video, which a row may have or not; null to do without.
+        caption_column: Column of a text about the video, which may be null in a row; null to do without.
         summary_column: Column of another text about it; null to do without.
         dialog_column: Column of the dialog, a list of {question, answer}; the last answer may be missing, null or
             __UNDISCLOSED__ in what is to be predicted. Predictions are written there.

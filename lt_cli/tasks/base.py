@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lt_cli.backbones.base import Backbone, LanguageBackbone
 from lt_cli.data.base import Batch, DataModule
+from lt_cli.dtensors import shares_out
 from lt_cli.errors import UserError
 from lt_cli.fsdp2 import share_out
 from lt_cli.lean import batches_stay
@@ -365,7 +365,7 @@ class Task(LightningModule, ABC):
             "given_fingerprint": self.backbone.given_fingerprint,
         }
         averaging = "current_model_state" in checkpoint  # Lightning's WeightAveraging loads by itself
-        if not averaging and not isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+        if not averaging and not shares_out(self.trainer.strategy):
             for name in self._given() & checkpoint["state_dict"].keys():
                 del checkpoint["state_dict"][name]
 

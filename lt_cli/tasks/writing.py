@@ -5,7 +5,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -13,6 +12,7 @@ from lt_cli.backbones.base import LanguageBackbone
 from lt_cli.beam_search import BeamSearch, beam_search
 from lt_cli.data.base import Batch, DataModule
 from lt_cli.data.targets import TargetData
+from lt_cli.dtensors import shares_out
 from lt_cli.errors import UserError
 from lt_cli.generation import Decoder, Sampling, continue_prompts
 from lt_cli.losses import IGNORE, label_smoothing_cost, linear_cross_entropy
@@ -193,7 +193,7 @@ class WritingTask(Task):
 
 def unwritable(trainer: Trainer, cure: str) -> list[str]:
     """Who shares out the weights needs those of the others once a token, and texts are not equally long."""
-    if not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+    if not shares_out(trainer.strategy):
         return []
     name = type(trainer.strategy).__name__
     return [

@@ -14,7 +14,6 @@ from lightning.pytorch.utilities import CombinedLoader
 from toys import NumberData, NumberTask, trainer
 
 from lt_cli.callbacks.exact_resume import ExactResume
-from lt_cli.errors import UserError
 from lt_cli.optim import WarmupCosine
 
 HALF = Path("half.ckpt")
@@ -173,20 +172,3 @@ class TestResume:
         trainer(ExactResume(), Save(2), max_epochs=2).fit(whole, Mixed())
         trainer(ExactResume(), max_epochs=2).fit(resumed, Mixed(), ckpt_path=HALF)
         assert resumed.rows["train"] == whole.rows["train"][2:]
-
-
-@pytest.mark.parametrize(("first", "own"), [(0, 8), (12, 8), (8, 0)])
-def test_a_process_that_found_another_checkpoint(first: int, own: int) -> None:
-    """As on a host that has runs of its own."""
-    at: Any = SimpleNamespace(
-        strategy=SimpleNamespace(broadcast=lambda step: first), global_rank=3, state=SimpleNamespace(fn="validate")
-    )
-    callback = ExactResume()
-    if own:
-        callback.on_load_checkpoint(at, at, {"global_step": own, "loops": {"fit_loop": {"state_dict": {}}}})
-    with pytest.raises(UserError) as caught:
-        callback.on_fit_start(at, at)
-    assert str(caught.value) == (
-        f"process 3 goes on from step {own}, the first one from step {first}: "
-        "all hosts must find the same checkpoint, in a --trainer.default_root_dir that they share"
-    )
