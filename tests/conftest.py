@@ -14,6 +14,9 @@ from contract_suite import in_two_processes
 from lt_cli.data.images import ImageSet, TorchvisionImages
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+LEFT_BEHIND = ["PL_GLOBAL_SEED", "PL_SEED_WORKERS"]
+LEFT_BEHIND += ["MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"]
+"""What Lightning writes into the environment: a later run would take itself for a process of an earlier one."""
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +24,12 @@ def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """Runs and caches go to a directory that is gone afterwards; the seed of one test is not the next one's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+    for name in LEFT_BEHIND:
         monkeypatch.delenv(name, raising=False)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # seed_everything writes them outside monkeypatch
+    for name in LEFT_BEHIND:
         os.environ.pop(name, None)
 
 
