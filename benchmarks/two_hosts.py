@@ -151,7 +151,7 @@ class Host:
         self.kill()
 
     def return_(self) -> None:
-        """Is on the network again."""
+        """Is on the network again, if it was not."""
         ip("-n", self.namespace, "link", "set", "eth0", "up")
 
     def signal(self, number: int) -> None:
@@ -339,6 +339,16 @@ class Run:
         time.sleep(AWAY)
         self.lost += self.steps()[-1]["step"] - self.saved()
 
+    def interrupted(self, end: Callable[[], None], *again: Host) -> None:
+        """Begun by torchrun, ended in its middle, and begun again on the hosts that were away."""
+        self.start(self.torchrun())
+        self.half_done()
+        end()
+        self.note_loss()
+        for host in again:
+            host.return_()
+            host.start(self.torchrun())
+
     def finish(self) -> dict[str, torch.Tensor]:
         """Waits for the end on all hosts; the weights."""
         for host in self.hosts:
@@ -380,44 +390,35 @@ def nothing_happens(run: Run) -> None:
 def host2_killed(run: Run) -> None:
     """All processes of a host die; torchrun is started there again, and the other one has waited for it."""
     _, two = run.hosts
-    run.start(run.torchrun())
-    run.half_done()
-    two.kill()
-    run.note_loss()
-    two.start(run.torchrun())
+    run.interrupted(two.kill, two)
 
 
 def host2_vanishes(run: Run) -> None:
     """A host loses its power: it is not even heard that its connections end."""
     _, two = run.hosts
-    run.start(run.torchrun())
-    run.half_done()
-    two.vanish()
-    run.note_loss()
-    two.return_()
-    two.start(run.torchrun())
+    run.interrupted(two.vanish, two)
 
 
 def host1_killed(run: Run) -> None:
     """The host dies where torchruns meet: all of them end, and are started again."""
     one, two = run.hosts
-    run.start(run.torchrun())
-    run.half_done()
-    one.kill()
-    two.wait()
-    run.note_loss()
-    run.start(run.torchrun())
+
+    def end() -> None:
+        one.kill()
+        two.wait()
+
+    run.interrupted(end, one, two)
 
 
 def host2_asked(run: Run) -> None:
     """Torchrun on a host is asked to stop: all save, and nothing is lost."""
     _, two = run.hosts
-    run.start(run.torchrun())
-    run.half_done()
-    two.signal(signal.SIGTERM)
-    two.wait()
-    run.note_loss()
-    two.start(run.torchrun())
+
+    def end() -> None:
+        two.signal(signal.SIGTERM)
+        two.wait()
+
+    run.interrupted(end, two)
 
 
 def goes_on_alone(run: Run) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from lt_cli.errors import UserError
-from lt_cli.shards import holds_shards
+from lt_cli.shards import is_checkpoint
 
 RUNS = "runs"
 """Where runs go unless ``--trainer.default_root_dir`` says otherwise: <root>/<config's name>/<time>/."""
@@ -40,7 +40,7 @@ def find(which: str, root: str | Path = RUNS, name: str | None = None) -> Locati
         found = _newest(Path(root).glob(f"{name or '*'}/*/checkpoints/{which}.ckpt"))
         return found or (find("last", root, name) if which == "best" else None)
     path = Path(which).expanduser()
-    if path.is_dir() and not holds_shards(path):
+    if path.is_dir() and not is_checkpoint(path):
         best, last = (path.glob(f"**/checkpoints/{name}.ckpt") for name in ("best", "last"))
         return _newest(best) or _newest(last)
     return path

@@ -37,7 +37,7 @@ OF_DEEPSPEED = "zero_to_fp32.py"
 Summary = dict[str, tuple[int, int]]
 
 
-def holds_shards(directory: Path) -> bool:
+def is_checkpoint(directory: Path) -> bool:
     """Whether a directory is a checkpoint."""
     return any((directory / name).is_file() for name in (BESIDES, OF_DEEPSPEED))
 
